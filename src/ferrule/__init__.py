@@ -1,0 +1,1 @@
+"""Ferrule: a production backend for Python, in one piece."""

@@ -1,0 +1,90 @@
+"""The base of all models, and the mixins for an owner and for deleting softly."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, MetaData
+from sqlalchemy import Uuid as UuidType
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Mapper,
+    configure_mappers,
+    declared_attr,
+    mapped_column,
+)
+
+from ferrule.db.types import Json, Money, UtcDateTime, utcnow, uuid7
+from ferrule.errors import ConfigurationError
+
+
+class Base(DeclarativeBase):
+    """Every model has an id (UUIDv7), its times in UTC and `revision`, which each update raises.
+
+    An update of a row that somebody else changed since it was read fails instead of overwriting.
+    """
+
+    __abstract__ = True
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: BigInteger(),
+        datetime: UtcDateTime(),
+        Decimal: Money(),
+        UUID: UuidType(),
+        dict[str, Any]: Json(),
+        list[str]: Json(),
+        list[Any]: Json(),
+    }
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-10)
+    revision: Mapped[int] = mapped_column(sort_order=90)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, sort_order=91)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow, sort_order=92)
+
+    @declared_attr.directive
+    @classmethod
+    def __mapper_args__(cls) -> dict[str, Any]:
+        return {"version_id_col": cls.revision}
+
+
+class Owned:
+    """The row belongs to a user: `owner_id` stands in the WHERE clause of everything that is asked.
+
+    The rows of a user are deleted with the user.
+    """
+
+    @declared_attr
+    @classmethod
+    def owner_id(cls) -> Mapped[UUID]:
+        return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True, sort_order=80)
+
+
+class SoftDeleted:
+    """Deleting sets `deleted_at`; the row is hidden from then on, and can be restored."""
+
+    deleted_at: Mapped[datetime | None] = mapped_column(default=None, sort_order=93)
+
+
+def check_models(models: Sequence[type[Any]], *, module: str) -> None:
+    """Refuse relationships that load lazily: each would be a query in a loop, unseen (N+1)."""
+    configure_mappers()
+    for model in models:
+        mapper: Mapper[Any] = model.__mapper__
+        for relation in mapper.relationships:
+            if relation.lazy in ("select", True):
+                raise ConfigurationError(
+                    f"Module {module!r}: {model.__name__}.{relation.key} would load lazily, one "
+                    f'query for each row. Declare it with relationship(lazy="raise") and ask for '
+                    f"it where it is needed: select(…).options(selectinload(…))."
+                )

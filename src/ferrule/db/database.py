@@ -1,0 +1,73 @@
+"""The database of an application: its units of work, and its health."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from ferrule.db.engines import open_engines, parse_url
+from ferrule.db.failures import as_error
+from ferrule.db.session import ReadSession, WriteSession
+from ferrule.db.settings import DatabaseSettings
+from ferrule.errors import Error
+from ferrule.kit import Kit
+
+
+class Database:
+    """Hands out units of work. Requests get theirs as `Read` and `Write` parameters; elsewhere:
+
+    async with kit[Database].write() as session: ...
+    """
+
+    def __init__(self, url: str, settings: DatabaseSettings, kit: Kit) -> None:
+        self.url = parse_url(url)
+        self.settings = settings
+        self.engines = open_engines(self.url, settings)
+        self._kit = kit
+
+    @property
+    def embedded(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A unit of work that reads. Failures of the database are raised as `Error`."""
+        session = ReadSession(self.engines.read, self._kit)
+        try:
+            yield session
+            if session.dirty or session.new or session.deleted:
+                raise RuntimeError("A Read session was changed: ask for `session: Write` instead.")
+        except (SQLAlchemyError, OSError) as failure:
+            raise as_error(failure) or failure from failure
+        finally:
+            await session.close()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[WriteSession]:
+        """A unit of work that writes: commits at its end, or rolls back whatever was raised."""
+        session = WriteSession(self.engines.write, self._kit)
+        try:
+            try:
+                yield session
+            except Error as error:
+                if error.keeps_writes:
+                    await session.finish()
+                raise
+            await session.finish()
+        except (SQLAlchemyError, OSError) as failure:
+            raise as_error(failure) or failure from failure
+        finally:
+            # Rolls back what was not committed.
+            await session.close()
+
+    async def ping(self) -> float:
+        """Ask the database for an answer; the milliseconds it took."""
+        started = time.perf_counter()
+        async with self.read() as session:
+            await session.execute(text("SELECT 1"))
+        return (time.perf_counter() - started) * 1000
+
+    async def close(self) -> None:
+        await self.engines.dispose()

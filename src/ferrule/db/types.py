@@ -1,0 +1,141 @@
+"""Column types that answer alike on SQLite and PostgreSQL."""
+
+import json
+import math
+import os
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Numeric
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+MAX_INT = 2**53
+"""Integers in JSON are exact up to here in every client (RFC 8259, section 6)."""
+
+
+_last = 0
+
+
+def uuid7() -> UUID:
+    """A new UUIDv7 (RFC 9562, section 5.7): sorts by time, and within one process by creation."""
+    global _last
+    # Milliseconds and 12 bits of their fraction (RFC 9562, section 6.2, method 3).
+    now = time.time_ns()
+    stamp = (now // 1_000_000 << 12) | ((now % 1_000_000) * 4096 // 1_000_000)
+    _last = stamp = max(stamp, _last + 1)
+    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
+    value |= 0b10 << 62 | int.from_bytes(os.urandom(8)) >> 2
+    return UUID(int=value)
+
+
+def utcnow() -> datetime:
+    """The present time, in UTC and aware of it."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, always UTC, to the microsecond."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without time zone cannot be stored: use ferrule.db.utcnow()")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact decimal with fixed places; SQLite, which has no decimals, stores it scaled."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def __init__(self, precision: int = 14, scale: int = 2) -> None:
+        super().__init__(precision, scale)
+        self.scale = scale
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(self.impl_instance)
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return int(value.scaleb(self.scale).to_integral_exact())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return Decimal(value).scaleb(-self.scale)
+
+
+class Json(TypeDecorator[Any]):
+    """JSON whose changes are noticed at any depth (see `ferrule.db.changes`)."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(JSONB(none_as_null=True))
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+
+def to_json(value: Any) -> str:
+    """JSON text as the database gets it; NaN and infinity, which JSON lacks, are a ValueError."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def json_problem(value: Any, *, depth: int) -> str | None:
+    """Why a JSON value cannot be stored alike on both databases; None if it can.
+
+    Refused are NUL and lone surrogates in text and keys, integers beyond ±2^53, numbers that are
+    not finite, and nesting deeper than `depth`.
+    """
+    if isinstance(value, str):
+        return text_problem(value)
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return None if -MAX_INT <= value <= MAX_INT else "an integer is beyond ±2^53"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a number is not finite"
+    if depth <= 0:
+        return "it is nested too deeply"
+    children: list[Any]
+    if isinstance(value, dict):
+        children = [*value, *value.values()]  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, list):
+        children = value
+    else:
+        return f"{type(value).__name__} is not JSON"
+    for child in children:
+        problem = json_problem(child, depth=depth - 1)
+        if problem:
+            return problem
+    return None
+
+
+def text_problem(value: str) -> str | None:
+    """Why text cannot be stored (PostgreSQL refuses NUL, UTF-8 lone surrogates), None if it can."""
+    if "\x00" in value:
+        return "text holds a NUL character"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "text holds a lone surrogate"
+    return None

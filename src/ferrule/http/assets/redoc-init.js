@@ -1,0 +1,6 @@
+"use strict";
+Redoc.init(
+  new URL(document.currentScript.dataset.openapiUrl, document.baseURI).href,
+  {},
+  document.getElementById("redoc"),
+);

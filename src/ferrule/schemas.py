@@ -1,0 +1,143 @@
+"""The base of request and response schemas, whose plain `str`, `int` and `float` are safe to store.
+
+A schema that says `name: str` refuses NUL and lone surrogates, `count: int` what is beyond ±2^53,
+`ratio: float` NaN and infinity, `at: datetime` a time without zone, and unknown fields are refused:
+the same 422 on both databases.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar, cast
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    create_model,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from ferrule.db.types import MAX_INT, json_problem
+
+TEXT = r"^[^\x00]*$"
+MAX_TEXT = 100_000
+"""Characters of a string that has no `max_length` of its own."""
+JSON_DEPTH = 64
+# A day from the calendar's ends, so that no time zone leads beyond them.
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+S = TypeVar("S", bound="Schema")
+
+
+def _bound(schema: Any) -> None:
+    """Give text, integers, decimals and times in a core schema the bounds that they lack."""
+    if isinstance(schema, list | tuple):
+        for part in cast(list[Any], schema):
+            _bound(part)
+        return
+    if not isinstance(schema, dict):
+        return
+    node = cast(dict[str, Any], schema)
+    kind = node.get("type")
+    if kind == "str":
+        node.setdefault("pattern", TEXT)
+        return
+    if kind == "int":
+        if "lt" not in node:
+            node.setdefault("le", MAX_INT)
+        if "gt" not in node:
+            node.setdefault("ge", -MAX_INT)
+        return
+    if kind == "datetime":
+        node.setdefault("tz_constraint", "aware")
+        node.setdefault("ge", _FIRST)
+        node.setdefault("le", _LAST)
+        return
+    if kind == "decimal":
+        if "max_digits" not in node:
+            node.setdefault("decimal_places", 2)
+            node["max_digits"] = 14
+        return
+    for key, part in node.items():
+        if key not in ("metadata", "serialization", "default"):
+            _bound(part)
+
+
+class Schema(BaseModel):
+    """Base of what comes in and goes out. Reads attributes, so that a model's row can be answered."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        from_attributes=True,
+        allow_inf_nan=False,
+        str_max_length=MAX_TEXT,
+        ser_json_inf_nan="null",
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema = handler(source)
+        _bound(schema)
+        return schema
+
+
+class Stored(Schema):
+    """What every stored row answers with, beside its own fields."""
+
+    id: UUID
+    revision: int = Field(description="Raised by each change; the ETag is made of it.")
+    created_at: datetime
+    updated_at: datetime
+
+
+class OwnedStored(Stored):
+    """A stored row that belongs to a user."""
+
+    owner_id: UUID
+
+
+def _storable_json(value: Any) -> Any:
+    problem = json_problem(value, depth=JSON_DEPTH)
+    if problem:
+        raise PydanticCustomError("json_not_storable", "The JSON cannot be stored: {why}", {"why": problem})
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]
+"""A JSON object of any content that both databases can hold."""
+
+Price = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=2, allow_inf_nan=False)]
+"""An exact amount, at least 0, with two places."""
+
+
+def patch_of(schema: type[S]) -> type[S]:
+    """The schema of a PATCH: every field of `schema` may be left out, and none has a default.
+
+    What the client named is in `model_fields_set`.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        optional = FieldInfo.from_annotation(field.rebuild_annotation())
+        optional.description, optional.examples = field.description, field.examples
+        # A factory, because a default would be documented as if it were applied.
+        optional.default_factory = _left_out
+        fields[name] = (field.rebuild_annotation(), optional)
+    name = schema.__name__.removesuffix("Create") + "Patch"
+    model = create_model(name, __base__=Schema, __module__=schema.__module__, **fields)
+    return cast(type[S], model)
+
+
+def changes(data: BaseModel) -> Mapping[str, Any]:
+    """What a PATCH names, ready to be set on a model."""
+    return {name: getattr(data, name) for name in data.model_fields_set}
+
+
+def _left_out() -> Any:
+    return None
