@@ -49,7 +49,7 @@ clean:
 lock: $(VENV)/.dev
 	$(COMPILE) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) $(ARGS) requirements/build.in -c requirements/runtime.txt -o requirements/build.txt
-	$(COMPILE) $(ARGS) pyproject.toml --extra testing requirements/dev.in \
+	$(COMPILE) $(ARGS) pyproject.toml --extra testing requirements/build.in requirements/dev.in \
 		-c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
 
 # The stamps come last, so that a step which was interrupted is done again.

@@ -19,9 +19,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, cast
 
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import uvloop
 from sqlalchemy import DateTime, Numeric, bindparam, delete, insert, make_url, select, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -54,67 +55,55 @@ class Item(Base):
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-NAMES = [column.name for column in Item.__table__.columns]
+NAMES, ADD = [column.name for column in Item.__table__.columns], insert(Item)
 
 
 def new_row(active: bool = False) -> dict[str, Any]:
     now, number = datetime.now(UTC), random.randrange(1_000_000)
     settings = {"theme": "dark", "tags": ["a", "b"], "limit": number}
-    values = (uuid.uuid4(), f"Item {number}", f"item{number}@example.com", active, number)
-    money = Decimal(number) / 100
-    return dict(zip(NAMES, (*values, number / 7, money, settings, now, now), strict=True))
+    values = (uuid.uuid4(), f"Item {number}", f"{number}@example.com", active, number, number / 7)
+    return dict(zip(NAMES, (*values, Decimal(number) / 100, settings, now, now), strict=True))
 
 
-def raw_sql(mark: Callable[[int], str]) -> tuple[str, str, str]:
-    columns, marks = ", ".join(NAMES), ", ".join(mark(n + 1) for n in range(len(NAMES)))
-    return (
-        f"SELECT {columns} FROM {SCHEMA}.item WHERE id = {mark(1)}",
-        f"SELECT {columns} FROM {SCHEMA}.item WHERE id > {mark(1)} ORDER BY id LIMIT {PAGE}",
-        f"INSERT INTO {SCHEMA}.item ({columns}) VALUES ({marks})",
-    )
+async def raw_ops(driver: str, url: str, ids: list[uuid.UUID], stack: AsyncExitStack) -> Ops:
+    mark = "${}" if driver == "asyncpg" else "%s"
+    columns, marks = ", ".join(NAMES), ", ".join(mark.format(n + 1) for n in range(len(NAMES)))
+    read = f"SELECT {columns} FROM {SCHEMA}.item WHERE id"
+    get, page = f"{read} = {mark.format(1)}", f"{read} > {mark.format(1)} ORDER BY id LIMIT {PAGE}"
+    add = f"INSERT INTO {SCHEMA}.item ({columns}) VALUES ({marks})"
+    if driver == "asyncpg":
+        connection = await cast(Any, asyncpg).connect(url)
+        codec: dict[str, Any] = {"encoder": json.dumps, "decoder": json.loads}
+        await connection.set_type_codec("jsonb", schema="pg_catalog", **codec)
+        run: Callable[..., Awaitable[object]] = connection.fetch
+    else:
+        import psycopg
+        from psycopg.types.json import JsonbDumper
 
+        connection = opened = await psycopg.AsyncConnection.connect(url, autocommit=True)
+        opened.adapters.register_dumper(dict, JsonbDumper)
 
-async def raw_asyncpg(url: str, ids: list[uuid.UUID], stack: AsyncExitStack) -> Ops:
-    connection = await asyncpg.connect(url)
+        async def execute(sql: str, *values: object) -> object:
+            cursor = await opened.execute(sql.encode(), values)
+            return await cursor.fetchall() if cursor.description else None
+
+        run = execute
     stack.push_async_callback(connection.close)
-    codec: dict[str, Any] = {"encoder": json.dumps, "decoder": json.loads}
-    await connection.set_type_codec("jsonb", schema="pg_catalog", **codec)
-    get, page, add = raw_sql(lambda n: f"${n}")
     return (
-        lambda: connection.fetchrow(get, random.choice(ids)),
-        lambda: connection.fetch(page, random.choice(ids)),
-        lambda: connection.execute(add, *new_row().values()),
-    )
-
-
-async def raw_psycopg(url: str, ids: list[uuid.UUID], stack: AsyncExitStack) -> Ops:
-    import psycopg
-    from psycopg.types.json import JsonbDumper
-
-    connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
-    stack.push_async_callback(connection.close)
-    connection.adapters.register_dumper(dict, JsonbDumper)
-    get, page, add = (sql.encode() for sql in raw_sql(lambda n: "%s"))
-
-    async def read(sql: bytes) -> object:
-        return await (await connection.execute(sql, [random.choice(ids)])).fetchall()
-
-    return (
-        lambda: read(get),
-        lambda: read(page),
-        lambda: connection.execute(add, [*new_row().values()]),
+        lambda: run(get, random.choice(ids)),
+        lambda: run(page, random.choice(ids)),
+        lambda: run(add, *new_row().values()),
     )
 
 
 def core_ops(connection: AsyncConnection, ids: list[uuid.UUID]) -> Ops:
     get = select(Item.__table__).where(Item.id == bindparam("key"))
     page = select(Item.__table__).where(Item.id > bindparam("key")).order_by(Item.id).limit(PAGE)
-    add = insert(Item)
 
     async def read(statement: Any) -> None:
         (await connection.execute(statement, {"key": random.choice(ids)})).all()
 
-    return lambda: read(get), lambda: read(page), lambda: connection.execute(add, new_row())
+    return lambda: read(get), lambda: read(page), lambda: connection.execute(ADD, new_row())
 
 
 def orm_ops(session: Callable[[], AsyncSession], ids: list[uuid.UUID]) -> Ops:
@@ -129,9 +118,8 @@ def orm_ops(session: Callable[[], AsyncSession], ids: list[uuid.UUID]) -> Ops:
             (await opened.scalars(page, {"key": random.choice(ids)})).all()
 
     async def add() -> None:
-        async with session() as opened:
+        async with session() as opened, opened.begin():
             opened.add(Item(**new_row()))
-            await opened.commit()
 
     return get_one, get_page, add
 
@@ -140,10 +128,9 @@ async def prepare(
     layer: str, driver: str, url: str, ids: list[uuid.UUID], tasks: int, stack: AsyncExitStack
 ) -> list[Ops]:
     if layer == "raw":
-        opener = raw_asyncpg if driver == "asyncpg" else raw_psycopg
-        return [await opener(url, ids, stack) for _ in range(tasks)]
-    full_url = make_url(url).set(drivername=f"postgresql+{driver}")
-    engine = create_async_engine(full_url, pool_size=tasks, max_overflow=0)
+        return [await raw_ops(driver, url, ids, stack) for _ in range(tasks)]
+    full = make_url(url).set(drivername=f"postgresql+{driver}")
+    engine = create_async_engine(full, pool_size=tasks, max_overflow=0)
     stack.push_async_callback(engine.dispose)
     if layer == "orm":
         return [orm_ops(lambda: AsyncSession(engine), ids)] * tasks
@@ -152,9 +139,7 @@ async def prepare(
     return [core_ops(connection, ids) for connection in held]
 
 
-async def measure(op_per_task: list[Op], operations: int) -> tuple[float, float]:
-    """Wall and CPU microseconds per operation."""
-
+async def measure(op_per_task: list[Op], operations: int) -> tuple[float, float]:  # wall and CPU µs
     async def work(op: Op, count: int) -> None:
         for _ in range(count):
             await op()
@@ -176,19 +161,17 @@ async def compare(url: str, rounds: int, operations: int) -> None:
         await connection.execute(drop)
         await connection.execute(CreateSchema(SCHEMA))
         await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(insert(Item), rows)
-    head = f"{'asyncpg':>9}{'psycopg':>9}{'ratio':>8}"
-    print(f"{'':18}{'wall µs/operation':>26}{'CPU µs/operation':>27}")
-    print(f"{'operation':12}{'tasks':>6}{head} {head}")
+        await connection.execute(ADD, rows)
+    print(f"{'':27}wall µs/operation{'CPU µs/operation':>27}")
+    print(f"{'operation':12}{'tasks':>6}" + f"{'asyncpg':>9}{'psycopg':>9}{'ratio':>8} " * 2)
     for layer, tasks in ((layer, n) for layer in ("raw", "core", "orm") for n in (1, 32)):
         async with AsyncExitStack() as stack:
             ops = {d: await prepare(layer, d, url, ids, tasks, stack) for d in DRIVERS}
             for which, name in enumerate(("get", "list", "insert")):
                 seen: dict[str, list[tuple[float, float]]] = {d: [] for d in DRIVERS}
-                for number in range(rounds):
-                    for driver in DRIVERS if number % 2 else DRIVERS[::-1]:
-                        chosen = [each[which] for each in ops[driver]]
-                        seen[driver].append(await measure(chosen, operations))
+                for driver in (*DRIVERS, *DRIVERS[::-1]) * rounds:
+                    chosen = [each[which] for each in ops[driver]]
+                    seen[driver].append(await measure(chosen, operations))
                 line = f"{layer + ' ' + name:12}{tasks:6}"
                 for index in (0, 1):
                     a, p = (statistics.median(s[index] for s in seen[d]) for d in DRIVERS)
@@ -204,12 +187,10 @@ async def compare(url: str, rounds: int, operations: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drivers")
     parser.add_argument("--url", required=True, help="postgresql://user@host/database")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=4, help="each runs a driver twice")
     parser.add_argument("--operations", type=int, default=640, help="in each round")
     arguments = parser.parse_args()
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
+    if find_spec("psycopg") is None:
         parser.exit(2, "This benchmark also needs psycopg: pip install 'psycopg[binary]'\n")
     uvloop.run(compare(arguments.url, arguments.rounds, arguments.operations))
 

@@ -106,7 +106,9 @@ class OwnedStored(Stored):
 def _storable_json(value: Any) -> Any:
     problem = json_problem(value, depth=JSON_DEPTH)
     if problem:
-        raise PydanticCustomError("json_not_storable", "The JSON cannot be stored: {why}", {"why": problem})
+        raise PydanticCustomError(
+            "json_not_storable", "The JSON cannot be stored: {why}", {"why": problem[1]}
+        )
     return value
 
 

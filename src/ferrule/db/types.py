@@ -6,7 +6,7 @@ import os
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Numeric
@@ -100,33 +100,39 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def json_problem(value: Any, *, depth: int) -> str | None:
-    """Why a JSON value cannot be stored alike on both databases; None if it can.
+Path = tuple[str | int, ...]
+
+
+def json_problem(value: Any, *, depth: int) -> tuple[Path, str] | None:
+    """Where and why a JSON value cannot be stored alike on both databases; None if it can.
 
     Refused are NUL and lone surrogates in text and keys, integers beyond ±2^53, numbers that are
     not finite, and nesting deeper than `depth`.
     """
     if isinstance(value, str):
-        return text_problem(value)
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int):
-        return None if -MAX_INT <= value <= MAX_INT else "an integer is beyond ±2^53"
-    if isinstance(value, float):
-        return None if math.isfinite(value) else "a number is not finite"
-    if depth <= 0:
-        return "it is nested too deeply"
-    children: list[Any]
-    if isinstance(value, dict):
-        children = [*value, *value.values()]  # pyright: ignore[reportUnknownArgumentType]
-    elif isinstance(value, list):
-        children = value
+        problem = text_problem(value)
+    elif isinstance(value, bool) or value is None:
+        problem = None
+    elif isinstance(value, int):
+        problem = None if -MAX_INT <= value <= MAX_INT else "an integer is beyond ±2^53"
+    elif isinstance(value, float):
+        problem = None if math.isfinite(value) else "a number is not finite"
+    elif isinstance(value, dict | list):
+        return _nested_problem(cast(Any, value), depth)
     else:
-        return f"{type(value).__name__} is not JSON"
-    for child in children:
-        problem = json_problem(child, depth=depth - 1)
-        if problem:
-            return problem
+        problem = f"{type(value).__name__} is not JSON"
+    return ((), problem) if problem else None
+
+
+def _nested_problem(value: dict[Any, Any] | list[Any], depth: int) -> tuple[Path, str] | None:
+    if depth <= 0:
+        return (), "it is nested too deeply"
+    children = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in children:
+        if isinstance(key, str) and (problem := text_problem(key)):
+            return (), problem
+        if found := json_problem(child, depth=depth - 1):
+            return (key, *found[0]), found[1]
     return None
 
 

@@ -107,9 +107,7 @@ def docs_routes(*, title: str, openapi_url: str = "/openapi.json") -> list[BaseR
         ).encode()
 
         async def answer(request: Request) -> Response:
-            return HTMLResponse(
-                body, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-            )
+            return HTMLResponse(body, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
         return Route(path, answer, include_in_schema=False)
 

@@ -1,0 +1,7 @@
+"""The modules that ship with Ferrule. They have no privilege that a user's module lacks."""
+
+from ferrule.modules import auth, items
+
+SHIPPED = (auth.module, items.module)
+
+__all__ = ["SHIPPED"]

@@ -1,0 +1,1 @@
+"""Passwords, signed tokens, secrets, and the refusal to start unsafely."""

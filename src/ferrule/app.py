@@ -1,0 +1,203 @@
+"""The composition root: `create_app` puts settings and modules together, and nothing else does."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version as distribution_version
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from ferrule.db.base import check_models
+from ferrule.db.database import Database
+from ferrule.db.migrations import prepare
+from ferrule.http import problems
+from ferrule.http.body import JsonBodies
+from ferrule.http.docs import docs_routes
+from ferrule.http.edge import Edge
+from ferrule.http.envelope import Envelope
+from ferrule.http.openapi import describe
+from ferrule.http.routes import RouteNames, check_routes
+from ferrule.kit import Kit
+from ferrule.module import Module, resolve
+from ferrule.observability import health, logs
+from ferrule.observability.metrics import Metrics, metrics_routes
+from ferrule.security.passwords import PasswordHasher
+from ferrule.security.secrets import Secrets, load_or_create_secret, refuse_unsafe
+from ferrule.security.tokens import Tokens
+from ferrule.settings import Settings, load_settings
+
+API = "/api/v1"
+EXPOSED = ("ETag", "Location", "Retry-After", "X-Request-ID")
+DEVELOPMENT_ORIGINS = tuple(
+    f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 5173)
+)
+
+
+class Ferrule(FastAPI):
+    """A FastAPI application with its settings, its modules in order, and its kit."""
+
+    def __init__(self, settings: Settings, modules: tuple[Module, ...], **options: Any) -> None:
+        super().__init__(
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            lifespan=_lifespan,
+            max_body_size=settings.http.max_body,
+            generate_unique_id_function=_operation_id,
+            **options,
+        )
+        self.modules = modules
+        self._schemes = {door.name: dict(door.scheme) for m in modules for door in m.doors}
+        problems.install(self)
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take these settings from the next start on. Raises `ConfigurationError` if unsafe."""
+        refuse_unsafe(settings)
+        self.settings = settings
+        self.kit = Kit(*settings.groups(), Metrics(), health.Health())
+        self.kit.provide(settings, kind=Settings)
+        self.max_body_size = settings.http.max_body
+        self.middleware_stack = None
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The walk of a request: Edge → CORS → Envelope → FastAPI's own layers and router."""
+        http = self.settings.http
+        # Innermost, so that it reads bodies through FastAPI's limits.
+        self.user_middleware = [m for m in self.user_middleware if m.cls is not JsonBodies]
+        self.add_middleware(JsonBodies, max_depth=http.max_json_depth)
+        self.user_middleware.append(self.user_middleware.pop(0))
+        app: ASGIApp = Envelope(super().build_middleware_stack(), mode=http.envelope)
+        app = CORSMiddleware(
+            app,
+            allow_origins=_origins(self.settings),
+            allow_credentials=http.cors_credentials,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match",
+                           "Idempotency-Key", "X-Request-ID"],
+            expose_headers=EXPOSED,
+        )  # fmt: skip
+        return Edge(
+            app,
+            kit=self.kit,
+            doors=[door for module in self.modules for door in module.doors],
+            routes=RouteNames(self),
+            allowed_hosts=_hosts(self.settings),
+            production=self.settings.production,
+        )
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = describe(self, self._schemes)
+        return self.openapi_schema
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Kit]:
+        """The kit with its database open and its schema up to date, without serving."""
+        settings = self.settings
+        keys = settings.secret_key or [load_or_create_secret(settings.data_dir)]
+        secrets = Secrets(keys)
+        hasher = PasswordHasher(settings.security)
+        database = Database(settings.resolved_database_url, settings.database, self.kit)
+        for thing in (secrets, Tokens(keys), hasher, database):
+            self.kit.provide(thing)
+        try:
+            await prepare(database, self.modules)
+            yield self.kit
+        finally:
+            await database.close()
+            hasher.close()
+
+
+def create_app(
+    settings: Settings | None = None,
+    modules: Iterable[Module] | None = None,
+    *,
+    title: str = "Ferrule",
+    version: str | None = None,
+) -> Ferrule:
+    """Put an application together.
+
+    `settings` are read from the environment and `.env` where not given; `modules` are the shipped
+    ones. Raises `ConfigurationError` where they do not fit together, with what to do about it.
+    """
+    if modules is None:
+        from ferrule.modules import SHIPPED as modules
+    ordered = resolve(modules)
+    app = Ferrule(
+        settings or load_settings(ordered),
+        ordered,
+        title=title,
+        version=version or distribution_version("ferrule"),
+    )
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: Ferrule) -> None:
+    owners: dict[Any, str] = {}
+    app.router.routes.extend(docs_routes(title=app.title))
+    app.add_route("/openapi.json", _openapi, include_in_schema=False)
+    settings = app.settings
+    app.include_router(
+        metrics_routes(settings.observability, production=settings.production)
+    )
+    app.include_router(health.router, prefix=API)
+    for module in app.modules:
+        check_models(module.models, module=module.name)
+        dependencies = [Depends(module.access)] if module.access else None
+        for router, prefix in ((module.router, API), (module.pages, "")):
+            if router is not None:
+                app.include_router(router, prefix=prefix, dependencies=dependencies)
+                owners |= {r.endpoint: module.name for r in iter_route_contexts(router.routes)}
+    check_routes(app, lambda route: owners.get(route.endpoint, "the application"))
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    assert isinstance(app, Ferrule)
+    logs.configure(app.settings.log_level, app.settings.log_format)
+    # Once more, with what was added to the application after create_app.
+    check_routes(app, lambda route: "the application")
+    async with AsyncExitStack() as stack:
+        kit = await stack.enter_async_context(app.opened())
+        database = kit[Database]
+        kit[health.Health].add("database", database.check)
+        for module in app.modules:
+            if module.lifespan is not None:
+                await stack.enter_async_context(module.lifespan(kit))
+        yield
+
+
+async def _openapi(request: Request) -> Response:
+    import json
+
+    document: Mapping[str, Any] = request.app.openapi()
+    root_path = request.scope.get("root_path", "").rstrip("/")
+    if root_path:
+        document = {**document, "servers": [{"url": root_path}]}
+    return Response(json.dumps(document), media_type="application/json")
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{route.tags[0]}_{route.name}" if route.tags else route.name
+
+
+def _hosts(settings: Settings) -> list[str]:
+    if settings.allowed_hosts:
+        return settings.allowed_hosts
+    if settings.production and settings.public_url:
+        return [urlsplit(settings.public_url).hostname or ""]
+    return ["*"]
+
+
+def _origins(settings: Settings) -> list[str]:
+    if settings.cors_origins is not None:
+        return settings.cors_origins
+    return [] if settings.production else list(DEVELOPMENT_ORIGINS)

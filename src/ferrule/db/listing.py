@@ -1,0 +1,175 @@
+"""Lists: filters, search, sorting from declared names; pages by offset, by number and by keyset.
+
+Order and comparison are the same on both databases: text by code point, null as the greatest value.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, or_
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import String
+
+from ferrule.db.session import ReadSession
+from ferrule.errors import Invalid
+from ferrule.security.secrets import Secrets
+
+M = TypeVar("M")
+
+OPERATORS = ("gte", "lte", "gt", "lt", "ne")
+"""Suffixes of a declared filter: `filters=("status", "price__gte")`."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of a list is asked for: by `offset`, or after the row that `cursor` names."""
+
+    limit: int = 50
+    offset: int = 0
+    cursor: str | None = None
+    count: bool = True
+
+
+@dataclass(frozen=True)
+class Listing(Generic[M]):
+    """Rows of one page; `total` is None where it was not counted, `next` None on the last page."""
+
+    rows: Sequence[M]
+    window: Window
+    total: int | None
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One column of a sort order."""
+
+    name: str
+    column: InstrumentedAttribute[Any]
+    descending: bool
+
+    def clause(self, dialect: str) -> ColumnElement[Any]:
+        column = _comparable(self.column, dialect)
+        return column.desc().nulls_first() if self.descending else column.asc().nulls_last()
+
+    def after(self, value: Any, dialect: str) -> ColumnElement[bool]:
+        """Rows that stand behind `value`, null being the greatest."""
+        column = _comparable(self.column, dialect)
+        if self.descending:
+            return self.column.is_not(None) if value is None else column < value
+        if value is None:
+            return false()
+        return or_(column > value, self.column.is_(None))
+
+    def equal(self, value: Any) -> ColumnElement[bool]:
+        return self.column.is_(None) if value is None else self.column == value
+
+
+def filtered(
+    model: type[Any], filters: Mapping[str, Any], attribute: Mapping[str, str]
+) -> list[ColumnElement[bool]]:
+    """The WHERE of declared filters: `{"status": "open", "price__gte": Decimal(5)}`."""
+    clauses: list[ColumnElement[bool]] = []
+    for name, value in filters.items():
+        field, _, operator = name.partition("__")
+        column = getattr(model, attribute[field])
+        comparison = {
+            "": lambda c, v: c == v,
+            "ne": lambda c, v: c.is_distinct_from(v),
+            "gte": lambda c, v: c >= v,
+            "lte": lambda c, v: c <= v,
+            "gt": lambda c, v: c > v,
+            "lt": lambda c, v: c < v,
+        }[operator]
+        clauses.append(comparison(column, value))
+    return clauses
+
+
+def matching(
+    columns: Sequence[InstrumentedAttribute[Any]], text: str, dialect: str
+) -> ColumnElement[bool]:
+    """Rows in which a column contains the text, whatever the case; `%` and `_` mean themselves."""
+    escaped = text.replace("/", "//").replace("%", "/%").replace("_", "/_")
+    pattern = literal(f"%{escaped}%")
+
+    def lower(value: ColumnElement[str]) -> ColumnElement[str]:
+        # Without ICU, lower() of a database in the C locale knows ASCII only.
+        return func.lower(collate(value, "und-x-icu") if dialect == "postgresql" else value)
+
+    return or_(
+        *(lower(cast(Any, column)).like(lower(pattern), escape="/") for column in columns)
+    )
+
+
+async def page(
+    session: ReadSession,
+    statement: Select[Any],
+    *,
+    order: Sequence[Order],
+    window: Window,
+    purpose: str,
+) -> Listing[Any]:
+    """One page of `statement`, with a signed `next` where the list goes on.
+
+    `purpose` binds the cursor to its list. Raises `Invalid` for a cursor that is not this list's.
+    """
+    dialect = session.get_bind().dialect.name
+    keys = "|".join(f"{'-' if part.descending else ''}{part.name}" for part in order)
+    # A cursor is worth something only for the list, and the order, that it was given for.
+    context = f"{purpose}:{keys}"
+    secrets = session.kit[Secrets]
+    total = None
+    if window.count:
+        counted = statement.with_only_columns(func.count(), maintain_column_froms=True)
+        total = await session.scalar(counted)
+    paged = statement.order_by(*(part.clause(dialect) for part in order)).limit(window.limit + 1)
+    if window.cursor is not None:
+        values = _decode(secrets.unsign("cursor", window.cursor), context, order)
+        paged = paged.where(_behind(order, values, dialect))
+    elif window.offset:
+        paged = paged.offset(window.offset)
+    rows = list((await session.execute(paged)).scalars())
+    following = None
+    if len(rows) > window.limit:
+        rows = rows[: window.limit]
+        values = [getattr(rows[-1], part.column.key) for part in order]
+        following = secrets.sign("cursor", to_json([context, *values]))
+    return Listing(rows, window, total, following)
+
+
+def _behind(
+    order: Sequence[Order], values: Sequence[Any], dialect: str
+) -> ColumnElement[bool]:
+    """Rows behind the one with these values: behind in a column, equal in all before it."""
+    alternatives: list[ColumnElement[bool]] = []
+    for index, part in enumerate(order):
+        equal = [order[before].equal(values[before]) for before in range(index)]
+        alternatives.append(and_(*equal, part.after(values[index], dialect)))
+    return or_(*alternatives)
+
+
+def _decode(payload: bytes | None, context: str, order: Sequence[Order]) -> list[Any]:
+    refused = Invalid.field(
+        "query", "cursor", code="invalid_cursor", detail="Use the `next` of the page before."
+    )
+    given, *values = from_json(payload) if payload is not None else [None]
+    if given != context:
+        raise refused
+    try:
+        return [
+            None if value is None else TypeAdapter(part.column.type.python_type).validate_python(value)
+            for part, value in zip(order, values, strict=True)
+        ]
+    except (ValidationError, ValueError):
+        raise refused from None
+
+
+def _comparable(column: InstrumentedAttribute[Any], dialect: str) -> Any:
+    if dialect == "postgresql" and isinstance(column.type, String):
+        return collate(column, "C")
+    return column
+
+

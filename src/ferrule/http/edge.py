@@ -1,0 +1,149 @@
+"""The edge: the one layer around every request. Ids, hosts, headers, the log line and the metrics."""
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
+
+import structlog
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ferrule.actor import ANONYMOUS, Actor, Door
+from ferrule.http.problems import problem, unexpected
+from ferrule.http.routes import RouteNames
+from ferrule.kit import Kit
+from ferrule.observability.logs import log_request
+from ferrule.observability.metrics import Metrics
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
+
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+# An answer of the API is no page; pages bring a policy of their own.
+API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+TRANSPORT = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+PRIVATE = ((b"cache-control", b"no-store"), (b"vary", b"Authorization"))
+
+
+class Edge:
+    """ASGI, outermost: nothing that is raised inside passes it unlogged or unanswered."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        kit: Kit,
+        doors: Sequence[Door],
+        routes: RouteNames,
+        allowed_hosts: Sequence[str],
+        production: bool,
+    ) -> None:
+        self.app = app
+        self.kit = kit
+        self.doors = tuple(doors)
+        self.routes = routes
+        self.metrics = kit[Metrics]
+        self.any_host = "*" in allowed_hosts
+        self.hosts = frozenset(host.lower() for host in allowed_hosts if not host.startswith("*."))
+        self.domains = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
+        self.headers = SECURITY_HEADERS + ((TRANSPORT,) if production else ())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["ferrule.request_id"] = request_id
+        scope["ferrule.kit"] = self.kit
+        scope["ferrule.doors"] = self.doors
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._http(scope, receive, send, request_id)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        started = time.perf_counter()
+        self.metrics.started()
+        status = 0
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._stamp(scope, message, request_id)
+            await send(message)
+
+        try:
+            refusal = self._refuse(scope)
+            if refusal is not None:
+                detail, code = refusal
+                answer = problem(400, request_id=request_id, detail=detail, code=code)
+                await answer(scope, receive, stamped)
+            else:
+                await self.app(scope, receive, stamped)
+        except Exception as error:
+            # The application has answered and logged what it raises; this is what it could not.
+            if not status:
+                answer = await unexpected(Request(scope), error)
+                await answer(scope, receive, stamped)
+        finally:
+            seconds = time.perf_counter() - started
+            route = self.routes.template(scope)
+            self.metrics.finished(scope["method"], route, status, seconds)
+            actor: Actor = scope.get("ferrule.actor", ANONYMOUS)
+            log_request(
+                request_id=request_id,
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=seconds * 1000,
+                actor=str(actor),
+                client=scope["client"][0] if scope.get("client") else None,
+            )
+
+    def _refuse(self, scope: Scope) -> tuple[str, str] | None:
+        """Why a request is refused before any route sees it: detail and code."""
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) > 1 or (not hosts and scope.get("http_version", "1.1") != "1.0"):
+            return "Send one Host header.", "bad_host"
+        if hosts and not self._host_allowed(hosts[0]):
+            return "This host is not served here: see FERRULE_ALLOWED_HOSTS.", "bad_host"
+        if "\x00" in scope["path"] or b"\x00" in unquote_to_bytes(scope["query_string"]):
+            return "The address holds a NUL character.", "bad_address"
+        return None
+
+    def _host_allowed(self, header: bytes) -> bool:
+        if self.any_host:
+            return True
+        host = header.decode("latin-1").lower()
+        name = host.rpartition(":")[0] if re.search(r":\d+\Z", host) else host
+        return name in self.hosts or name.endswith(self.domains or ("\x00",))
+
+    def _stamp(self, scope: Scope, message: Message, request_id: str) -> None:
+        headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+        present = {name.lower() for name, _ in headers}
+        headers.append((b"x-request-id", request_id.encode()))
+        added = list(self.headers)
+        if b"content-security-policy" not in present:
+            added.append(API_POLICY)
+        if scope.get("ferrule.actor", ANONYMOUS).id is not None or message["status"] == 401:
+            added.extend(PRIVATE)
+        for name, value in added:
+            if name not in present:
+                headers.append((name, value))
+        message["headers"] = headers
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's X-Request-ID where it is a plain one, so that logs join up; else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.match(value):
+            return value.decode()
+    return secrets.token_hex(16)

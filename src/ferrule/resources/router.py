@@ -1,0 +1,173 @@
+"""The generated routes of a resource: each parses, calls one function of the service, returns."""
+
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+
+from ferrule.actor import Actor
+from ferrule.db.base import SoftDeleted
+from ferrule.db.session import Read, Write
+from ferrule.errors import ConfigurationError
+from ferrule.http.etag import IfMatchHeader, etag, tag_matches
+from ferrule.resources.page import Page, Pagination
+from ferrule.resources.service import Action, Resource
+
+ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The row's revision."}}
+LOCATION = {"Location": {"schema": {"type": "string"}, "description": "Address of the new row."}}
+
+
+def resource_router(resource: Resource[Any], *, without: Collection[Action] = ()) -> APIRouter:
+    """A router under `/<table>` with the routes of a resource, but those in `without`.
+
+    Leave a route out to write it by hand on the same router.
+    """
+    unknown = set(without) - set(resource.actions)
+    if unknown:
+        raise ConfigurationError(f"without={sorted(unknown)}: routes are {resource.actions}.")
+    left_out = set(without) | (set() if issubclass(resource.model, SoftDeleted) else {"restore"})
+    router = APIRouter(prefix=f"/{resource.name}", tags=[resource.name])
+    for action, add in _ROUTES.items():
+        if action not in left_out:
+            add(router, resource)
+    return router
+
+
+def _endpoint(resource: Resource[Any], name: str, **annotations: Any) -> Callable[[Any], Any]:
+    """Give a generated endpoint the types of its resource and a name for the documentation."""
+
+    def typed(function: Any) -> Any:
+        function.__annotations__ |= {
+            "actor": Annotated[Actor, Depends(resource.access)],
+            **annotations,
+        }
+        function.__name__ = name
+        return function
+
+    return typed
+
+
+def _summary(resource: Resource[Any], verb: str) -> str:
+    return f"{verb} {resource.name.replace('_', ' ')}"
+
+
+def _with_etag(response: Response, row: Any) -> Any:
+    response.headers["ETag"] = etag(row.revision)
+    return row
+
+
+def _list(router: APIRouter, resource: Resource[Any]) -> None:
+    page = Page[resource.response_schema]
+
+    @router.get("", response_model=page, summary=_summary(resource, "List"))
+    @_endpoint(resource, "list", query=Annotated[resource.query_schema, Query()])
+    async def _(query: Any, session: Read, actor: Any) -> Any:
+        listing = await resource.list(session, actor, query)
+        return {"items": listing.rows, "pagination": Pagination.of(listing)}
+
+
+def _get(router: APIRouter, resource: Resource[Any]) -> None:
+    @router.get(
+        "/{id}",
+        response_model=resource.response_schema,
+        responses={200: {"headers": ETAG}, 304: {"description": "Not changed"}},
+        summary=_summary(resource, "Get one of"),
+    )
+    @_endpoint(resource, "get")
+    async def _(
+        id: UUID,
+        session: Read,
+        actor: Any,
+        response: Response,
+        if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+    ) -> Any:
+        row = await resource.get(session, actor, id)
+        if tag_matches(if_none_match, row.revision):
+            return Response(status_code=304, headers={"ETag": etag(row.revision)})
+        return _with_etag(response, row)
+
+
+def _create(router: APIRouter, resource: Resource[Any]) -> None:
+    @router.post(
+        "",
+        response_model=resource.response_schema,
+        status_code=201,
+        responses={201: {"headers": {**ETAG, **LOCATION}}},
+        summary=_summary(resource, "Create one of"),
+    )
+    @_endpoint(resource, "create", data=resource.create_schema)
+    async def _(
+        data: Any, session: Write, actor: Any, request: Request, response: Response
+    ) -> Any:
+        row = await resource.create(session, actor, data)
+        response.headers["Location"] = f"{request.url.path}/{row.id}"
+        return _with_etag(response, row)
+
+
+def _replace(router: APIRouter, resource: Resource[Any]) -> None:
+    @router.put(
+        "/{id}",
+        response_model=resource.response_schema,
+        responses={200: {"headers": ETAG}},
+        summary=_summary(resource, "Replace one of"),
+    )
+    @_endpoint(resource, "replace", data=resource.create_schema)
+    async def _(
+        id: UUID,
+        data: Any,
+        session: Write,
+        actor: Any,
+        response: Response,
+        if_match: IfMatchHeader,
+    ) -> Any:
+        return _with_etag(response, await resource.replace(session, actor, id, data, if_match))
+
+
+def _update(router: APIRouter, resource: Resource[Any]) -> None:
+    @router.patch(
+        "/{id}",
+        response_model=resource.response_schema,
+        responses={200: {"headers": ETAG}},
+        summary=_summary(resource, "Change one of"),
+    )
+    @_endpoint(resource, "update", data=resource.update_schema)
+    async def _(
+        id: UUID,
+        data: Any,
+        session: Write,
+        actor: Any,
+        response: Response,
+        if_match: IfMatchHeader,
+    ) -> Any:
+        return _with_etag(response, await resource.update(session, actor, id, data, if_match))
+
+
+def _delete(router: APIRouter, resource: Resource[Any]) -> None:
+    @router.delete("/{id}", status_code=204, summary=_summary(resource, "Delete one of"))
+    @_endpoint(resource, "delete")
+    async def _(id: UUID, session: Write, actor: Any, if_match: IfMatchHeader) -> None:
+        await resource.delete(session, actor, id, if_match)
+
+
+def _restore(router: APIRouter, resource: Resource[Any]) -> None:
+    @router.post(
+        "/{id}/restore",
+        response_model=resource.response_schema,
+        responses={200: {"headers": ETAG}},
+        summary=_summary(resource, "Restore one of"),
+    )
+    @_endpoint(resource, "restore")
+    async def _(id: UUID, session: Write, actor: Any, response: Response) -> Any:
+        return _with_etag(response, await resource.restore(session, actor, id))
+
+
+_ROUTES: dict[Action, Callable[[APIRouter, Resource[Any]], None]] = {
+    "list": _list,
+    "get": _get,
+    "create": _create,
+    "replace": _replace,
+    "update": _update,
+    "delete": _delete,
+    "restore": _restore,
+}
