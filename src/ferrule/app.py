@@ -28,7 +28,8 @@ from ferrule.module import Module, resolve
 from ferrule.observability import health, logs
 from ferrule.observability.metrics import Metrics, metrics_routes
 from ferrule.security.passwords import PasswordHasher
-from ferrule.security.secrets import Secrets, load_or_create_secret, refuse_unsafe
+from ferrule.security.safety import refuse_unsafe
+from ferrule.security.secrets import Secrets, load_or_create_secret
 from ferrule.security.tokens import Tokens
 from ferrule.settings import Settings, load_settings
 
@@ -61,7 +62,7 @@ class Ferrule(FastAPI):
         """Take these settings from the next start on. Raises `ConfigurationError` if unsafe."""
         refuse_unsafe(settings)
         self.settings = settings
-        self.kit = Kit(*settings.groups(), Metrics(), health.Health())
+        self.kit = Kit(*settings.groups(), Metrics(version=self.version))
         self.kit.provide(settings, kind=Settings)
         self.max_body_size = settings.http.max_body
         self.middleware_stack = None
@@ -167,8 +168,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     check_routes(app, lambda route: "the application")
     async with AsyncExitStack() as stack:
         kit = await stack.enter_async_context(app.opened())
-        database = kit[Database]
-        kit[health.Health].add("database", database.check)
+        checks = health.Health()
+        checks.add("database", kit[Database].check)
+        kit.provide(checks)
         for module in app.modules:
             if module.lifespan is not None:
                 await stack.enter_async_context(module.lifespan(kit))

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, MetaData
+from sqlalchemy import BigInteger, ForeignKey, Index, MetaData
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -19,6 +19,22 @@ from sqlalchemy.orm import (
 
 from ferrule.db.types import Json, Money, UtcDateTime, utcnow, uuid7
 from ferrule.errors import ConfigurationError
+
+
+def _same_as_created(context: Any) -> datetime:
+    return context.get_current_parameters()["created_at"]
+
+
+class Owned:
+    """The row belongs to a user: `owner_id` stands in the WHERE clause of everything that is asked.
+
+    The rows of a user are deleted with the user. An index on owner and id comes with it.
+    """
+
+    @declared_attr
+    @classmethod
+    def owner_id(cls) -> Mapped[UUID]:
+        return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), sort_order=80)
 
 
 class Base(DeclarativeBase):
@@ -50,24 +66,21 @@ class Base(DeclarativeBase):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-10)
     revision: Mapped[int] = mapped_column(sort_order=90)
     created_at: Mapped[datetime] = mapped_column(default=utcnow, sort_order=91)
-    updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow, sort_order=92)
+    updated_at: Mapped[datetime] = mapped_column(
+        default=_same_as_created, onupdate=utcnow, sort_order=92
+    )
 
     @declared_attr.directive
     @classmethod
     def __mapper_args__(cls) -> dict[str, Any]:
         return {"version_id_col": cls.revision}
 
-
-class Owned:
-    """The row belongs to a user: `owner_id` stands in the WHERE clause of everything that is asked.
-
-    The rows of a user are deleted with the user.
-    """
-
-    @declared_attr
-    @classmethod
-    def owner_id(cls) -> Mapped[UUID]:
-        return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True, sort_order=80)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, Owned):
+            # A list asks for the rows of one owner in the order of their ids.
+            columns = cls.__table__.columns
+            Index(f"ix_{cls.__tablename__}_owner_id_id", columns["owner_id"], columns["id"])
 
 
 class SoftDeleted:

@@ -38,7 +38,7 @@ class Database:
             yield session
             if session.dirty or session.new or session.deleted:
                 raise RuntimeError("A Read session was changed: ask for `session: Write` instead.")
-        except (SQLAlchemyError, OSError) as failure:
+        except SQLAlchemyError as failure:
             raise as_error(failure) or failure from failure
         finally:
             await session.close()
@@ -55,7 +55,7 @@ class Database:
                     await session.finish()
                 raise
             await session.finish()
-        except (SQLAlchemyError, OSError) as failure:
+        except SQLAlchemyError as failure:
             raise as_error(failure) or failure from failure
         finally:
             # Rolls back what was not committed.

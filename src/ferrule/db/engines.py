@@ -1,10 +1,13 @@
 """Engines: one that reads and one that writes, for SQLite and for PostgreSQL."""
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -14,6 +17,10 @@ from sqlalchemy.util import await_only
 from ferrule.db.settings import DatabaseSettings
 from ferrule.db.types import to_json
 from ferrule.errors import ConfigurationError, Unavailable
+
+log = structlog.get_logger("ferrule.db")
+# A pool logs under the name of its class, which SQLAlchemy's own level does not reach.
+logging.getLogger(f"{__name__}._WriterPool").setLevel(logging.WARNING)
 
 MAX_WAITING = 1000
 """Writers that may queue on SQLite; one more is answered 503 at once."""
@@ -63,7 +70,10 @@ def open_engines(url: URL, settings: DatabaseSettings) -> Engines:
 
 
 def migration_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
-    """An engine that migrations use: one connection, foreign keys not enforced on SQLite."""
+    """An engine that migrations use: unpooled, foreign keys not enforced on SQLite.
+
+    On PostgreSQL a statement may run as long as it takes, but waits `lock_timeout` for a lock.
+    """
     if url.get_backend_name() == "sqlite":
         engine = _sqlite_engine(url, poolclass=NullPool)
         wait = int(settings.migration_wait * 1000)
@@ -72,7 +82,14 @@ def migration_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         _begin_immediate(engine)
         return engine
     return create_async_engine(
-        url, poolclass=NullPool, connect_args=_asyncpg_arguments(settings, statement_timeout=0)
+        url,
+        poolclass=NullPool,
+        async_creator=_connector(
+            url,
+            settings,
+            statement_timeout=0,
+            lock_timeout=int(settings.lock_timeout * 1000),
+        ),
     )
 
 
@@ -135,9 +152,20 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> Engines:
 
 def _sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
     # Without an isolation level Python leaves BEGIN to us.
-    return create_async_engine(
+    engine = create_async_engine(
         url, json_serializer=to_json, connect_args={"isolation_level": None}, **options
     )
+    event.listen(engine.sync_engine, "invalidate", _interrupt)
+    return engine
+
+
+def _interrupt(connection: Any, *_: Any) -> None:
+    # A cancelled request gives its connection up. Its statement would run on and hold the writer's
+    # lock, and closing does not release it while a traceback holds the cursor.
+    driver = connection.driver_connection
+    if driver._connection is not None:
+        driver._connection.interrupt()
+        driver._tx.put_nowait((None, driver._connection.rollback))
 
 
 def _on_connect(engine: AsyncEngine, *pragmas: str) -> None:
@@ -171,22 +199,39 @@ def _postgresql(url: URL, settings: DatabaseSettings) -> Engines:
         max_overflow=0,
         pool_timeout=settings.wait,
         pool_use_lifo=True,
-        connect_args=_asyncpg_arguments(
-            settings, statement_timeout=int(settings.statement_timeout * 1000)
+        async_creator=_connector(
+            url, settings, statement_timeout=int(settings.statement_timeout * 1000)
         ),
     )
     # The same pool; a statement that reads needs no BEGIN and no ROLLBACK.
     return Engines(write.execution_options(isolation_level="AUTOCOMMIT"), write)
 
 
-def _asyncpg_arguments(settings: DatabaseSettings, *, statement_timeout: int) -> dict[str, Any]:
-    return {
-        "timeout": settings.wait,
-        "server_settings": {
-            "application_name": "ferrule",
-            "timezone": "UTC",
-            "statement_timeout": str(statement_timeout),
-            # asyncpg's own look-ups of types would each be compiled.
-            "jit": "off",
-        },
+def _connector(
+    url: URL, settings: DatabaseSettings, *, statement_timeout: int, lock_timeout: int = 0
+) -> Callable[[], Awaitable[Any]]:
+    """Connects to PostgreSQL; what hinders it is `Unavailable`, and is logged with its reason."""
+    import asyncpg
+
+    dialect = url.get_dialect()()
+    arguments = dialect.create_connect_args(url)[1]
+    arguments.pop("prepared_statement_cache_size", None)
+    server = {
+        "application_name": "ferrule",
+        "timezone": "UTC",
+        "statement_timeout": str(statement_timeout),
+        "lock_timeout": str(lock_timeout),
+        # asyncpg's own look-ups of types would each be compiled.
+        "jit": "off",
     }
+
+    async def connect() -> Any:
+        try:
+            return await asyncpg.connect(
+                **arguments, timeout=settings.wait, server_settings=server
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            log.error("database unreachable", reason=str(error) or type(error).__name__)
+            raise Unavailable("The database cannot be reached. Try again shortly.") from error
+
+    return connect

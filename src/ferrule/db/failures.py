@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, NotSupportedError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -33,7 +33,7 @@ class StorageFull(Unavailable):
     status, code, title = 507, "storage_full", "Insufficient Storage"
 
 
-def as_error(failure: SQLAlchemyError | OSError) -> Error | None:
+def as_error(failure: SQLAlchemyError) -> Error | None:
     """The `Error` that the caller is told; None where it is a defect (a 500)."""
     if isinstance(failure, PoolTimeout):
         return Unavailable("The database is busy. Try again shortly.")
@@ -41,8 +41,6 @@ def as_error(failure: SQLAlchemyError | OSError) -> Error | None:
         return Conflict("Somebody else changed it at the same time. Read it again, and retry.")
     if isinstance(failure, IntegrityError):
         return Conflict("It contradicts what is stored: something with these values exists, or is used.")
-    if isinstance(failure, ConnectionError | TimeoutError):
-        return Unavailable("The database cannot be reached. Try again shortly.")
     if isinstance(failure, DBAPIError):
         return _by_code(failure)
     return None
@@ -51,6 +49,9 @@ def as_error(failure: SQLAlchemyError | OSError) -> Error | None:
 def _by_code(failure: DBAPIError) -> Error | None:
     if failure.connection_invalidated:
         return Unavailable("The connection to the database was lost. Try again shortly.")
+    if isinstance(failure, NotSupportedError) and "cached statement" in str(failure.orig):
+        # A migration changed a table under prepared statements; the next attempt prepares anew.
+        return Unavailable("The schema was just changed. Try again.")
     for cause in _causes(failure):
         state: str = getattr(cause, "sqlstate", None) or ""
         if state in RETRY or state[:2] in RETRY_CLASSES:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, cast
 
 import structlog
@@ -67,7 +67,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem+json response."""
-    standard = HTTPStatus(status).phrase if status in HTTPStatus else "Error"
+    standard = responses.get(status, "Error")
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title or standard,

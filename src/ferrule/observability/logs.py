@@ -4,22 +4,26 @@ Standard error, because the standard output of a command is its answer (`ferrule
 and because Python's stderr escapes what the terminal cannot show where stdout raises.
 """
 
-import json
 import logging
-import re
 import sys
 import time
-from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
-from ferrule.observability.masking import mask, mask_text
+from ferrule.observability.masking import mask_text
+from ferrule.observability.rendering import (
+    as_json,
+    as_text,
+    conceal,
+    expand,
+    stamp,
+    timestamp,
+    trim,
+)
 
-MAX_EXCEPTION = 32_768
-"""Characters of one logged exception."""
 SILENCED = ("uvicorn.access", "granian.access", "gunicorn.access", "hypercorn.access")
 """Access logs of servers; the edge logs each request itself."""
 QUIETED = {
@@ -28,15 +32,9 @@ QUIETED = {
     **dict.fromkeys(("python_multipart", "uvicorn.error", "websockets"), logging.INFO),
     "httpx": logging.WARNING,
 }
+RESET = ("uvicorn", "_granian", "gunicorn.error", "hypercorn.error")
+"""Loggers to which servers give a level of their own."""
 
-Event = MutableMapping[str, Any]
-
-# What ends a line, moves the cursor, reorders text or cannot be encoded.
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-_BLOCKS = ("exception", "stack")
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _requests = logging.getLogger("ferrule.request")
 
 
@@ -47,17 +45,9 @@ def configure(level: str, format: Literal["text", "json"] | None = None) -> None
     those that write to the standard streams too.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    terminal = sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    terminal = _is_terminal(sys.stderr)
     text = format == "text" or (format is None and terminal)
-    renderers = _text(colors=terminal) if text else [_json]
-    handler = _Handler(threshold)
-    handler.setFormatter(
-        ProcessorFormatter(
-            processors=[_exceptions, _masked, *renderers],
-            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder(), _plain],
-        )
-    )
-    _take_over(handler, threshold)
+    _take_over(_Handler(threshold, as_text(colors=terminal) if text else [as_json]))
     structlog.configure(
         processors=_CHAIN,
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -80,58 +70,105 @@ def log_request(
     level = logging.ERROR if status >= 500 else logging.INFO
     if not _requests.isEnabledFor(level):
         return
-    # Made by hand: structlog's way to the same record takes twice the time.
-    record = logging.LogRecord(_requests.name, level, "", 0, "request", (), None)
-    event = {
+    now = time.time()
+    event: dict[str, Any] = {
         "event": "request",
-        "request_id": request_id,
-        "method": method,
+        "request_id": mask_text(request_id),
+        "method": mask_text(method),
         "route": route,
         "status": status,
         "duration_ms": round(duration_ms, 3),
         "actor": actor,
-        "client": client,
+        "client": client and mask_text(client),
         "logger": _requests.name,
-        "level": "error" if status >= 500 else "info",
-        "timestamp": _timestamp(record.created),
+        "level": "error" if level == logging.ERROR else "info",
+        "timestamp": timestamp(now),
     }
+    if handler := _only_handler():
+        # A record and its copies would take longer than all the rest.
+        handler.write(event, level)
+        return
+    record = logging.LogRecord(_requests.name, level, "", 0, "request", (), None)
     record.__dict__.update(msg=event, _logger=_requests, _name=event["level"])
     _requests.handle(record)
 
 
 class _Handler(logging.Handler):
+    def __init__(self, level: int, renderers: list[Processor]) -> None:
+        super().__init__(level)
+        self.renderers = renderers
+        self.formatter = ProcessorFormatter(
+            processors=[expand, conceal, *renderers],
+            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder(), trim],
+        )
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # Looked up each time, because pytest and servers put another stream in its place.
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
+            self._out(self.format(record))
         except Exception:
             self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        # The inherited one prints the line's arguments, with whatever secrets are in them.
+    def write(self, event: Any, level: int) -> None:
+        """Log an event that holds no secrets and has its time, past the standard library."""
+        if level < self.level:
+            return
         try:
-            kind = type(sys.exception()).__name__
-            sys.stderr.write(f"A line of {record.name!r} could not be logged: {kind}\n")
+            for processor in self.renderers:
+                event = processor(_requests, "", event)
+            with cast(Any, self.lock):
+                self._out(event)
+        except Exception:
+            self._failed(_requests.name)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        # The inherited one prints the arguments of the line, with whatever secrets are in them.
+        self._failed(record.name)
+
+    def _out(self, line: str) -> None:
+        # Looked up each time, because pytest and servers put another stream in its place.
+        stream = sys.stderr
+        stream.write(line + "\n")
+        stream.flush()
+
+    def _failed(self, name: str) -> None:
+        try:
+            self._out(f"A line of {name!r} could not be logged: {type(sys.exception()).__name__}")
         except Exception:
             return
 
 
-def _take_over(handler: logging.Handler, threshold: int) -> None:
+def _only_handler() -> _Handler | None:
+    """Our handler, if nobody else would see or stop a record of a request."""
+    found: _Handler | None = None
+    logger: logging.Logger | None = _requests
+    while logger is not None:
+        if logger.filters:
+            return None
+        for handler in logger.handlers:
+            if found is not None or not isinstance(handler, _Handler) or handler.filters:
+                return None
+            found = handler
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
+def _take_over(handler: _Handler) -> None:
     root = logging.getLogger()
     streams = {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}
-    named = [root.manager.loggerDict[name] for name in list(root.manager.loggerDict)]
-    for logger in [root, *(logger for logger in named if isinstance(logger, logging.Logger))]:
+    for logger in [root, *root.manager.loggerDict.values()]:
+        # Between the loggers stand placeholders, which have no handlers.
+        if not isinstance(logger, logging.Logger):
+            continue
         for other in list(logger.handlers):
             if isinstance(other, _Handler) or getattr(other, "stream", None) in streams:
                 logger.removeHandler(other)
                 logger.propagate = True
     root.addHandler(handler)
-    root.setLevel(threshold)
-    for name in ("uvicorn", "_granian"):
+    root.setLevel(handler.level)
+    for name in RESET:
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name, least in QUIETED.items():
-        logging.getLogger(name).setLevel(max(least, threshold))
+        logging.getLogger(name).setLevel(max(least, handler.level))
     for name in SILENCED:
         logger = logging.getLogger(name)
         # uvicorn does not even compose the line for a logger without handlers.
@@ -139,74 +176,15 @@ def _take_over(handler: logging.Handler, threshold: int) -> None:
         logger.propagate, logger.disabled = False, True
 
 
-def _timestamp(at: float) -> str:
-    second, fraction = divmod(int(at * 1_000_000), 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{fraction:06d}Z"
-
-
-def _stamped(logger: Any, method: str, event: Event) -> Event:
-    event["timestamp"] = _timestamp(time.time())
-    return event
-
-
-def _plain(logger: Any, method: str, event: Event) -> Event:
-    event.pop("color_message", None)  # uvicorn's, the same event with escape sequences
-    return event
-
-
-def _exceptions(logger: Any, method: str, event: Event) -> Event:
-    del event["_record"], event["_from_structlog"]
-    if event.get("exc_info"):
-        event = structlog.processors.format_exc_info(logger, method, event)
-    if event.get("stack_info"):
-        event["stack"] = event.pop("stack_info")
-    return event
-
-
-def _masked(logger: Any, method: str, event: Event) -> Event:
-    return {
-        key: mask_text(str(value), MAX_EXCEPTION) if key in _BLOCKS else mask(key, value)
-        for key, value in event.items()
-    }
-
-
-def _json(logger: Any, method: str, event: Event) -> str:
-    return _encode(event)
-
-
-def _text(*, colors: bool) -> list[Processor]:
-    console = structlog.dev.ConsoleRenderer(
-        colors=colors,
-        sort_keys=False,
-        pad_event_to=0,
-        exception_formatter=structlog.dev.plain_traceback,
-    )
-    return [_escaped, console]
-
-
-def _escaped(logger: Any, method: str, event: Event) -> Event:
-    return {
-        _escape(key): _block(value) if key in _BLOCKS else _escape(value)
-        for key, value in event.items()
-    }
-
-
-def _escape(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
-
-
-def _block(text: str) -> str:
-    # Indented, so that no line of a message can pass for a line of the log.
-    return "\n".join(f"    {_escape(line)}" for line in text.split("\n"))
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()
 
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
-    _stamped,
+    stamp,
 ]
 _CHAIN: list[Processor] = [
     structlog.stdlib.filter_by_level,

@@ -26,8 +26,8 @@ _USERINFO = re.compile(r"://(?:[^\s/@:]{0,256}+:)?+[^\s@]{0,512}+(?:@[^\s/@]{0,2
 _JWT = re.compile(r"eyJ[\w-]{5,400}+\.[\w-]++(?:\.[\w-]*+)*+")
 _SCHEME = re.compile(r"\b(bearer|basic)((?:\s|%20|\+){1,4}+)[\w.~+/=%-]{6,}+", re.IGNORECASE)
 _VALUE = (
-    r"\\{0,3}+\"[^\"]{0,4096}+\"?+"
-    r"|\\{0,3}+'[^']{0,4096}+'?+"
+    r"\\{0,3}+\"(?:[^\"\\\n]|\\.){0,4096}+\"?+"
+    r"|\\{0,3}+'(?:[^'\\\n]|\\.){0,4096}+'?+"
     r"|[^\s\"'&,;()\[\]{}<>]{1,4096}+"
 )
 _NAMED = re.compile(
@@ -39,8 +39,10 @@ _HEADER = re.compile(r"((?:authorization|cookie): {0,4}+)[^\r\n\"']{1,8192}+", r
 # Pydantic quotes the refused value in the text of its errors.
 _INPUT = re.compile(r"(input_value=)(?:(?!, input_type=)[^\n]){0,1024}+")
 # Without one of these no pattern that ignores case can match; looking for them is ten times faster.
-_HINTS = ("pass", "pwd", "secret", "token", "auth", "cookie", "cred", "refresh", "key", "otp")
-_HINTS += ("jwt", "code", "bearer", "basic", "input_")
+_HINTS = (
+    *("pass", "pwd", "secret", "token", "auth", "cookie", "cred", "refresh", "key", "otp"),
+    *("jwt", "code", "bearer", "basic", "input_"),
+)
 
 
 def mask_text(text: str, limit: int = MAX_TEXT) -> str:

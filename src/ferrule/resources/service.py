@@ -220,7 +220,7 @@ class Resource(Generic[M]):
     def _values(self, data: BaseModel, names: set[str]) -> dict[str, Any]:
         return {self.attribute[name]: getattr(data, name) for name in names}
 
-    def _order(self, sort: str) -> list[Order]:
+    def _order(self, sort: str) -> Sequence[Order]:
         """The sort order, ended by the id so that it is total."""
         order: dict[str, Order] = {}
         for part in sort.split(","):

@@ -1,6 +1,7 @@
 """What the application refuses to start with, and what to do instead."""
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -46,7 +47,7 @@ def key_problem(key: str) -> str | None:
 
 
 def _counts_up(key: str) -> bool:
-    steps = [ord(after) - ord(before) for before, after in zip(key, key[1:], strict=False)]
+    steps = [ord(after) - ord(before) for before, after in pairwise(key)]
     return sum(step == 1 for step in steps) > len(steps) // 2
 
 

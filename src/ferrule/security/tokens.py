@@ -8,6 +8,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, cast
 
 import jwt
@@ -25,6 +26,9 @@ LEEWAY = 30
 _REGISTERED = ("iss", "aud", "sub", "jti", "kind", "iat", "exp")
 _HEADER = frozenset({"alg", "typ", "kid"})
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+# Any: where cryptography is not installed, PyJWT's types have unknown parts.
+_jwt: Any = jwt.PyJWT()
+_jws: Any = jwt.PyJWS()
 
 
 class InvalidToken(Unauthenticated):
@@ -82,7 +86,7 @@ class Tokens:
             "exp": now + int(ttl),
         }
         key = self._secrets.signing_key(_purpose(kind))
-        return jwt.encode(payload, key, ALGORITHM, headers={"kid": _key_id(key)})
+        return _jwt.encode(payload, key, ALGORITHM, headers={"kid": _key_id(key)})
 
     def verify(self, token: str, kind: str) -> Claims:
         """What a token of this kind says; `InvalidToken` for anything else."""
@@ -110,7 +114,7 @@ def open_token(token: str, keys: Sequence[bytes]) -> bytes:
     kid = header.get("kid")
     for key in sorted(keys, key=lambda key: _key_id(key) != kid):
         try:
-            return cast(bytes, jwt.PyJWS().decode(token, key, algorithms=[ALGORITHM]))
+            return cast(bytes, _jws.decode(token, key, algorithms=[ALGORITHM]))
         except jwt.InvalidSignatureError:
             continue
         except (jwt.PyJWTError, ValueError):
@@ -120,7 +124,16 @@ def open_token(token: str, keys: Sequence[bytes]) -> bytes:
 
 def _claims(payload: bytes, kind: str) -> Claims:
     """The claims, all of them present, of their type and for us."""
-    claims = json.loads(payload)
+    try:
+        claims: Any = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise InvalidToken from None
+    if not isinstance(claims, dict):
+        raise InvalidToken
+    return _checked(cast(dict[str, Any], claims), kind)
+
+
+def _checked(claims: dict[str, Any], kind: str) -> Claims:
     now = time.time()
     expected = {"iss": ISSUER, "aud": AUDIENCE, "kind": kind}
     if (
@@ -146,7 +159,7 @@ def _purpose(kind: str) -> str:
 
 
 def _key_id(key: bytes) -> str:
-    return Secrets([key.hex()]).signing_key("kid")[:4].hex()
+    return sha256(b"key id" + key).hexdigest()[:8]
 
 
 def _canonical(part: str) -> bool:

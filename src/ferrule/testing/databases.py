@@ -26,11 +26,12 @@ class TestDatabases:
         self.postgres_url = os.environ.get("FERRULE_TEST_POSTGRES_URL", DEFAULT_POSTGRES)
         self._prefix = f"ferrule_test_{worker}_{os.getpid()}"
         self._created: list[str] = []
+        self._migrated: dict[str, str] = {}
 
     def why_no_postgres(self) -> str | None:
         """Why PostgreSQL cannot be tested; None if it answers."""
         try:
-            asyncio.run(self._reach())
+            asyncio.run(self._administer("SELECT 1"))
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
             return f"PostgreSQL does not answer at {_without_password(self.postgres_url)}: {error}"
         return None
@@ -52,13 +53,27 @@ class TestDatabases:
             return await self._sqlite(app, settings, folder)
         return await self._postgres(app, settings)
 
+    async def create(self, kind: str, folder: Path, name: str = "scratch") -> str:
+        """The URL of a new database without any table."""
+        if kind == "sqlite":
+            return f"sqlite:///{folder / f'{name}.db'}"
+        name = f"{self._prefix}_{name}"
+        url = make_url(self.postgres_url).set(database=name).render_as_string(hide_password=False)
+        if name not in self._created:
+            await self._administer(f'CREATE DATABASE "{name}"')
+            self._created.append(name)
+        else:
+            # Much faster than another database.
+            await _execute(url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        return url
+
     def drop(self) -> None:
         """Remove what was made on the server."""
         for name in self._created:
             asyncio.run(self._administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
     async def _sqlite(self, app: Ferrule, settings: Settings, folder: Path) -> Settings:
-        template = self.folder / f"{_modules(app)}.db"
+        template = self.folder / f"{_schema(app)}.db"
         if not template.exists():
             url = f"sqlite:///{template}"
             await _migrate(app, settings.model_copy(update={"database_url": url}))
@@ -67,38 +82,29 @@ class TestDatabases:
         return settings.model_copy(update={"database_url": f"sqlite:///{file}"})
 
     async def _postgres(self, app: Ferrule, settings: Settings) -> Settings:
-        name = f"{self._prefix}_{_modules(app)}"
-        url = make_url(self.postgres_url).set(database=name)
-        settings = settings.model_copy(
-            update={
-                "database_url": url.render_as_string(hide_password=False),
-                "database": settings.database.model_copy(update={"migrate_on_start": True}),
-            }
-        )
-        if name not in self._created:
-            await self._administer(f'CREATE DATABASE "{name}"')
-            self._created.append(name)
+        schema = _schema(app)
+        migrate = settings.database.model_copy(update={"migrate_on_start": True})
+        if schema not in self._migrated:
+            url = await self.create("postgresql", self.folder, schema)
+            settings = settings.model_copy(update={"database_url": url, "database": migrate})
             await _migrate(app, settings)
-            return settings
+            self._migrated[schema] = url
+        settings = settings.model_copy(update={"database_url": self._migrated[schema]})
         tables = ", ".join(f'"{table}"' for module in app.modules for table in module.tables)
         if tables:
-            connection = await asyncpg.connect(settings.database_url)
-            try:
-                await connection.execute(f"TRUNCATE {tables} CASCADE")
-            finally:
-                await connection.close()
+            await _execute(self._migrated[schema], f"TRUNCATE {tables} CASCADE")
         return settings
 
-    async def _reach(self) -> None:
-        connection = await asyncpg.connect(self.postgres_url, timeout=3)
-        await connection.close()
-
     async def _administer(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.postgres_url, timeout=10)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
+        await _execute(self.postgres_url, statement)
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def _migrate(app: Ferrule, settings: Settings) -> None:
@@ -107,7 +113,7 @@ async def _migrate(app: Ferrule, settings: Settings) -> None:
         pass
 
 
-def _modules(app: Ferrule) -> str:
+def _schema(app: Ferrule) -> str:
     """Names the schema of the application: another set of modules needs another database."""
     names = ",".join(module.name for module in app.modules)
     return f"{zlib.crc32(names.encode()):08x}"

@@ -91,7 +91,9 @@ def _sentences(difference: Any) -> Iterator[str]:
     elif what == "column":
         yield f"Column {rest[1]}.{rest[2].name} {state}."
     elif action == "modify":
-        yield f"Column {rest[1]}.{rest[2]}: its {what} is {rest[4]} in the database, {rest[5]} in the models."
+        before, after = rest[4:6]
+        place = f"Column {rest[1]}.{rest[2]}"
+        yield f"{place}: {what} is {before} in the database, {after} in the models."
     else:
         name = {"fk": "Foreign key"}.get(what, what.capitalize())
         yield f"{name} {rest[0].name} of {rest[0].table.name} {state}."

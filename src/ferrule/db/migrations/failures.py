@@ -8,12 +8,20 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ferrule.db.settings import DatabaseSettings
+from ferrule.errors import Unavailable
 
 LOCK_NOT_AVAILABLE = "55P03"
+FAILURES = (SQLAlchemyError, OSError, Unavailable)
+"""What the database, its driver and our connecting raise."""
 
 
 class MigrationError(Exception):
     """A migration did not succeed. The text says which, why, and what is changed; exit status 1."""
+
+
+def unreachable(failure: Exception) -> MigrationError:
+    """What to tell when there is no answer at all."""
+    return MigrationError(f"The database cannot be read: {failure.__cause__ or failure}")
 
 
 def explain(
@@ -26,8 +34,6 @@ def explain(
     """Name the migration that failed, and say why; `partly` if a part of the run was committed."""
     which = _failing_file(failure, set(folders))
     where = f"The migration {which}" if which else "The migrations"
-    if isinstance(failure, OSError):
-        return MigrationError(f"The database cannot be reached: {failure}")
     outcome = (
         "What ran up to an autocommit_block is kept; `ferrule db current` tells how far it came."
         if partly
@@ -61,7 +67,3 @@ def _failing_file(failure: BaseException, folders: set[Path]) -> str | None:
         if path.parent in folders:
             return f"{path.parent.parent.name}/{path.name}"
     return None
-
-
-FAILURES = (SQLAlchemyError, OSError)
-"""What the database and its driver raise."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
@@ -18,7 +18,7 @@ POLL = 0.2
 
 
 @asynccontextmanager
-async def migration_lock(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncIterator[None]:
+async def migration_lock(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncGenerator[None]:
     """Hold the database's lock for migrations; `MigrationError` after `migration_wait` seconds.
 
     On PostgreSQL it belongs to a connection of its own, so that it outlives the commits of an

@@ -12,6 +12,8 @@ from typing import Any
 from ferrule.errors import ConfigurationError
 from ferrule.module import Module
 
+NAMES = ("revision", "down_revision", "depends_on")
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -41,6 +43,16 @@ class Status:
     def up_to_date(self) -> bool:
         return not self.pending and not self.unknown
 
+    def refuse_unknown(self) -> None:
+        """`ConfigurationError` for a database that a newer version has upgraded."""
+        if self.unknown:
+            raise ConfigurationError(
+                f"The database holds revisions that this code does not know: "
+                f"{', '.join(self.unknown)}. A newer version has upgraded it: start that version, "
+                f"or add the module that is missing. To go back, run `ferrule db downgrade` with "
+                f"the newer version first, or restore a backup."
+            )
+
 
 class Revisions:
     """All revisions of the modules, in an order in which they can run."""
@@ -50,9 +62,10 @@ class Revisions:
         for module in modules:
             for revision in _read_folder(module):
                 if revision.id in found:
+                    twin = found[revision.id]
                     raise ConfigurationError(
-                        f"Two migrations are called {revision.id}: {found[revision.id].path.name} "
-                        f"of {found[revision.id].module}, and {revision.path.name} of {module.name}."
+                        f"Two migrations are called {revision.id}: {twin.path.name} of "
+                        f"{twin.module}, and {revision.path.name} of {module.name}."
                     )
                 found[revision.id] = revision
         self._by_id = found
@@ -125,10 +138,11 @@ def _read_file(path: Path, module: str) -> Revision | None:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
     values: dict[str, Any] = {}
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
-            if target.id in ("revision", "down_revision", "depends_on") and node.value is not None:
-                values[target.id] = ast.literal_eval(node.value)
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id in NAMES:
+            values[target.id] = ast.literal_eval(node.value)
     if "revision" not in values:
         return None
     return Revision(

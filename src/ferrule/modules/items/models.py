@@ -1,7 +1,7 @@
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Index, Integer, String, Text
+from sqlalchemy import Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ferrule.db import Base, Owned, SoftDeleted
@@ -9,7 +9,6 @@ from ferrule.db import Base, Owned, SoftDeleted
 
 class Item(Base, Owned, SoftDeleted):
     __tablename__ = "items"
-    __table_args__ = (Index(None, "owner_id", "id"),)
 
     name: Mapped[str] = mapped_column(String(100))
     description: Mapped[str | None] = mapped_column(Text)

@@ -1,0 +1,59 @@
+"""The way in by access token: `Authorization: Bearer …`."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from starlette.requests import HTTPConnection
+
+from ferrule.actor import Actor, Door
+from ferrule.db import Database, utcnow
+from ferrule.kit import Kit
+from ferrule.modules.auth.logins import may_sign_in
+from ferrule.modules.auth.models import Login, User
+from ferrule.security.tokens import InvalidToken, Tokens
+
+
+async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
+    """The user of a valid access token whose login is alive; None if no bearer token is shown.
+
+    The login and the user are looked up each time, so that ending a login, disabling a user and
+    taking a role away act at once, in every process.
+    """
+    shown = connection.headers.getlist("authorization")
+    if not shown:
+        return None
+    scheme, _, token = shown[0].partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    if len(shown) > 1:
+        raise InvalidToken
+    claims = kit[Tokens].verify(token.strip(" "), "access")
+    statement = (
+        select(Login.expires_at, Login.revoked_at, User.disabled, User.verified, User.roles)
+        .join(User, User.id == Login.user_id)
+        .where(Login.id == UUID(claims.extra["sid"]), User.id == UUID(claims.subject))
+    )
+    async with kit[Database].read() as session:
+        row = (await session.execute(statement)).one_or_none()
+    if row is None or row.revoked_at is not None or row.expires_at <= utcnow():
+        raise InvalidToken
+    if not may_sign_in(kit, disabled=row.disabled, verified=row.verified):
+        raise InvalidToken
+    return Actor(
+        kind="user",
+        id=UUID(claims.subject),
+        roles=frozenset(row.roles),
+        session_id=UUID(claims.extra["sid"]),
+        door=bearer.name,
+    )
+
+
+bearer = Door(
+    name="bearer",
+    enter=enter,
+    # Relative, so that the docs find it behind any path prefix.
+    scheme={
+        "type": "oauth2",
+        "flows": {"password": {"tokenUrl": "api/v1/auth/login", "scopes": {}}},
+    },
+)

@@ -1,0 +1,38 @@
+"""E-mail addresses: one spelling for each, so that two accounts cannot share one."""
+
+import unicodedata
+from typing import Annotated
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+MAX_EMAIL = 320
+
+
+def normal(address: str) -> str:
+    """The address as it is stored: composed (NFC) and in lower case, also before the @.
+
+    Raises `ValueError` for what is no address. Nobody's mail provider tells `Ann@` from `ann@`.
+    """
+    try:
+        known = validate_email(address, check_deliverability=False)
+    except EmailNotValidError:
+        raise ValueError("not an e-mail address") from None
+    return unicodedata.normalize("NFC", known.normalized.lower())
+
+
+def _checked(address: str) -> str:
+    try:
+        return normal(address)
+    except ValueError:
+        raise PydanticCustomError("email_invalid", "This is not an e-mail address.") from None
+
+
+Email = Annotated[
+    str,
+    Field(
+        max_length=MAX_EMAIL, json_schema_extra={"format": "email"}, examples=["ann@example.com"]
+    ),
+    AfterValidator(_checked),
+]

@@ -1,0 +1,57 @@
+"""Signed-in clients for tests."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from httpx import ASGITransport, AsyncClient
+
+from ferrule.app import Ferrule
+
+PASSWORD = "correct horse battery staple"
+
+
+class ActorClient(AsyncClient):
+    """An HTTP client that sends the access token of a user; `user` is that user, as the API answers."""
+
+    user: dict[str, Any]
+
+
+class Actors:
+    """Makes users and signs them in: `ann = await actors("ann")`.
+
+    The same name gives the same client again. `admin=True` makes an administrator.
+    """
+
+    def __init__(self, app: Ferrule) -> None:
+        self._app = app
+        self._clients: dict[str, ActorClient] = {}
+
+    async def __call__(self, name: str, *, admin: bool = False) -> ActorClient:
+        if name not in self._clients:
+            self._clients[name] = await self._sign_in(name, admin)
+        return self._clients[name]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def _sign_in(self, name: str, admin: bool) -> ActorClient:
+        from ferrule.modules.auth.testing import sign_in
+
+        user, token = await sign_in(self._app.kit, f"{name}@example.com", admin=admin)
+        client = ActorClient(
+            # The application answers what it raises; a test sees the answer, as a client would.
+            transport=ASGITransport(self._app, raise_app_exceptions=False),
+            base_url="http://testserver",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        client.user = user
+        return client

@@ -1,0 +1,262 @@
+"""Units of work: one commit at the end, or none; connections only while SQL runs."""
+
+import asyncio
+import gc
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import InvalidRequestError
+
+from ferrule.db import Database, uuid7
+from ferrule.errors import Conflict, Error, Unavailable
+from tests.db.models import Author, Book, library  # noqa: F401
+
+
+class _Refused(Error):
+    status, code, title = 400, "refused", "Refused"
+
+
+class _RefusedWithTrace(_Refused):
+    keeps_writes = True
+
+
+async def _count(database: Database) -> int:
+    async with database.read() as session:
+        return await session.scalar(select(func.count()).select_from(Author))
+
+
+async def test_a_write_is_committed_at_its_end(library: Database) -> None:
+    async with library.write() as session:
+        session.add(Author(name="Ann"))
+        assert await _count(library) == 0
+    assert await _count(library) == 1
+
+
+@pytest.mark.parametrize(("error", "kept"), [(_Refused, 0), (_RefusedWithTrace, 1)])
+async def test_what_was_raised_rolls_back_unless_it_keeps_writes(
+    library: Database, error: type[Error], kept: int
+) -> None:
+    with pytest.raises(error):
+        async with library.write() as session:
+            session.add(Author(name="Ann"))
+            await session.flush()
+            raise error
+    assert await _count(library) == kept
+
+
+async def test_after_commit_runs_only_after_the_commit(library: Database) -> None:
+    seen: list[int] = []
+
+    async def look() -> None:
+        seen.append(await _count(library))
+
+    async with library.write() as session:
+        session.add(Author(name="Ann"))
+        session.after_commit(look)
+    with pytest.raises(Conflict):
+        async with library.write() as session:
+            session.after_commit(look)
+            session.add(Author(name="Ann"))
+    assert seen == [1]
+
+
+async def test_services_cannot_commit(library: Database) -> None:
+    async with library.write() as session:
+        with pytest.raises(RuntimeError, match="never commit"):
+            await session.commit()
+
+
+async def test_a_read_session_cannot_write(library: Database) -> None:
+    with pytest.raises(RuntimeError, match="Write"):
+        async with library.read() as session:
+            session.add(Author(name="Ann"))
+    async with library.write() as session:
+        session.add(Author(name="Ann"))
+    with pytest.raises(RuntimeError, match="Write"):
+        async with library.read() as session:
+            author = await session.scalar(select(Author))
+            author.name = "Bob"
+
+
+async def test_a_read_holds_no_connection_between_statements(library: Database) -> None:
+    async with library.read() as session:
+        await session.scalar(select(func.count()).select_from(Author))
+        (await session.execute(select(Author))).all()
+        (await session.scalars(select(Author))).all()
+        await session.get(Author, uuid7())
+        assert library.engines.read.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_reads_need_no_transaction_on_postgresql(library: Database) -> None:
+    if library.embedded:
+        pytest.skip("about PostgreSQL")
+    async with library.read() as session:
+        first = await session.scalar(text("SELECT pg_current_xact_id()::text"))
+        second = await session.scalar(text("SELECT pg_current_xact_id()::text"))
+    assert first != second
+
+
+async def test_a_sqlite_commit_is_on_the_disk_before_it_is_acknowledged(library: Database) -> None:
+    if not library.embedded:
+        pytest.skip("about SQLite")
+    async with library.write() as session:
+        assert await session.scalar(text("PRAGMA synchronous")) == 2
+        assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert await session.scalar(text("PRAGMA foreign_keys")) == 1
+    async with library.read() as session:
+        assert await session.scalar(text("PRAGMA query_only")) == 1
+
+
+async def test_fifty_writers_at_once_all_succeed(library: Database) -> None:
+    async def write(number: int) -> None:
+        async with library.write() as session:
+            await session.scalar(select(func.count()).select_from(Author))
+            session.add(Author(name=f"author {number}"))
+
+    await asyncio.gather(*(write(number) for number in range(50)))
+    assert await _count(library) == 50
+
+
+async def test_sqlite_writers_are_served_in_the_order_of_asking(library: Database) -> None:
+    if not library.embedded:
+        pytest.skip("about SQLite")
+    order: list[int] = []
+
+    async def write(number: int) -> None:
+        async with library.write() as session:
+            await session.execute(text("SELECT 1"))
+            order.append(number)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            tasks.create_task(write(number))
+            await asyncio.sleep(0)
+    assert order == list(range(20))
+
+
+async def test_a_writer_that_waits_too_long_is_told_to_retry(library: Database) -> None:
+    if not library.embedded:
+        pytest.skip("about SQLite")
+    async with library.write() as holder:
+        await holder.execute(text("SELECT 1"))
+        with pytest.raises(Unavailable) as refused:
+            async with library.write() as session:
+                await session.execute(text("SELECT 1"))
+    assert refused.value.headers == {"Retry-After": "1"}
+    async with library.write() as session:
+        await session.execute(text("SELECT 1"))
+
+
+async def test_an_exhausted_pool_is_told_to_retry(library: Database) -> None:
+    if library.embedded:
+        pytest.skip("about PostgreSQL")
+    sessions = [library.write() for _ in range(5)]
+    opened = [await session.__aenter__() for session in sessions]
+    for session in opened:
+        await session.execute(text("SELECT 1"))
+    with pytest.raises(Unavailable):
+        async with library.read() as session:
+            await session.execute(text("SELECT 1"))
+    for session in sessions:
+        await session.__aexit__(None, None, None)
+
+
+async def test_cancelling_a_statement_leaves_a_healthy_pool(library: Database) -> None:
+    async def slow() -> None:
+        async with library.write() as session:
+            session.add(Author(name="never"))
+            await session.flush()
+            if library.embedded:
+                await session.execute(
+                    text(
+                        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n "
+                        "WHERE i < 3000000) SELECT count(*) FROM n"
+                    )
+                )
+            else:
+                await session.execute(text("SELECT pg_sleep(5)"))
+
+    for _ in range(3):
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with library.write() as session:
+        session.add(Author(name="after"))
+    assert await _count(library) == 1
+
+
+async def test_relationships_refuse_to_load_lazily(library: Database) -> None:
+    async with library.write() as session:
+        session.add(Author(name="Ann", books=[Book(title="One")]))
+    async with library.read() as session:
+        author = await session.scalar(select(Author))
+        with pytest.raises(InvalidRequestError, match="lazy='raise'"):
+            _ = author.books
+
+
+async def test_json_changes_are_saved_at_any_depth(library: Database) -> None:
+    async with library.write() as session:
+        session.add(Book(title="One", details={"a": [{"b": [1, {"c": 2}]}]}))
+    async with library.write() as session:
+        book = await session.scalar(select(Book))
+        book.details["a"][0]["b"][1]["c"] = 3
+        del book  # a row that nobody holds any more is saved, too
+        gc.collect()
+    async with library.write() as session:
+        book = await session.scalar(select(Book))
+        assert book.details == {"a": [{"b": [1, {"c": 3}]}]}
+        assert book.revision == 2
+        book.details["a"][0]["b"].append("x")
+        await session.flush()
+        book.details["a"].pop()
+    async with library.read() as session:
+        book = await session.scalar(select(Book))
+        assert book.details == {"a": []}
+        assert book.revision == 4
+
+
+async def test_json_that_did_not_change_is_not_written(library: Database) -> None:
+    async with library.write() as session:
+        session.add(Book(title="One", details={"a": 1, "b": [1.5, None, "é"]}))
+    async with library.write() as session:
+        book = await session.scalar(select(Book))
+        book.details = {"b": [1.5, None, "é"], "a": 1}
+    async with library.read() as session:
+        assert (await session.scalar(select(Book))).revision <= 2
+    async with library.write() as session:
+        await session.scalar(select(Book))
+    async with library.read() as session:
+        assert (await session.scalar(select(Book))).revision <= 2
+
+
+async def test_two_changes_of_one_revision_are_a_conflict(library: Database) -> None:
+    async with library.write() as session:
+        session.add(Author(name="Ann"))
+    async with library.read() as session:
+        stale = await session.scalar(select(Author))
+    async with library.write() as session:
+        (await session.scalar(select(Author))).name = "Bob"
+    with pytest.raises(Conflict):
+        async with library.write() as session:
+            session.add(stale)
+            stale.name = "Cyd"
+
+
+async def test_locks_exclude_each_other(library: Database) -> None:
+    inside = 0
+    most = 0
+
+    async def enter() -> None:
+        nonlocal inside, most
+        async with library.write() as session:
+            await session.lock("the door")
+            await session.execute(text("SELECT 1"))
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.01)
+            inside -= 1
+
+    await asyncio.gather(*(enter() for _ in range(10)))
+    assert most == 1
