@@ -77,7 +77,8 @@ class Access:
     """A route's declared access: a dependency that lets an actor pass or refuses.
 
     Put it on a parameter (`actor: SignedIn`), on a router (`dependencies=[Depends(public)]`), or on
-    a whole module (`Module(access=public)`). An application with a route without one does not start.
+    a whole module (`Module(access=public)`). An application with a route that has none does not
+    start.
     """
 
     name: str
@@ -85,7 +86,13 @@ class Access:
     anonymous: bool = False
 
     async def __call__(self, connection: HTTPConnection) -> Actor:
-        actor = await identify(connection)
+        try:
+            actor = await identify(connection)
+        except Unauthenticated:
+            # Where anybody may pass, a credential that expired does not lock its bearer out.
+            if not self.anonymous:
+                raise
+            actor = ANONYMOUS
         if not self.allows(actor):
             if actor.id is None:
                 raise Unauthenticated

@@ -1,13 +1,14 @@
 """The composition root: `create_app` puts settings and modules together, and nothing else does."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as distribution_version
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from ferrule.db.base import check_models
 from ferrule.db.database import Database
 from ferrule.db.migrations import prepare
 from ferrule.http import problems
-from ferrule.http.body import JsonBodies
+from ferrule.http.body import JsonBodies, TooLarge
 from ferrule.http.docs import docs_routes
 from ferrule.http.edge import Edge
 from ferrule.http.envelope import Envelope
@@ -49,6 +50,8 @@ class Ferrule(FastAPI):
             redoc_url=None,
             openapi_url=None,
             lifespan=_lifespan,
+            # Innermost, whatever is added later: it reads bodies through FastAPI's limits.
+            middleware=[Middleware(JsonBodies)],
             max_body_size=settings.http.max_body,
             generate_unique_id_function=_operation_id,
             **options,
@@ -70,11 +73,7 @@ class Ferrule(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The walk of a request: Edge → CORS → Envelope → FastAPI's own layers and router."""
         http = self.settings.http
-        # Innermost, so that it reads bodies through FastAPI's limits.
-        self.user_middleware = [m for m in self.user_middleware if m.cls is not JsonBodies]
-        self.add_middleware(JsonBodies, max_depth=http.max_json_depth)
-        self.user_middleware.append(self.user_middleware.pop(0))
-        app: ASGIApp = Envelope(super().build_middleware_stack(), mode=http.envelope)
+        app: ASGIApp = Envelope(TooLarge(super().build_middleware_stack()), mode=http.envelope)
         app = CORSMiddleware(
             app,
             allow_origins=_origins(self.settings),
@@ -99,7 +98,7 @@ class Ferrule(FastAPI):
         return self.openapi_schema
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Kit]:
+    async def opened(self) -> AsyncGenerator[Kit]:
         """The kit with its database open and its schema up to date, without serving."""
         settings = self.settings
         keys = settings.secret_key or [load_or_create_secret(settings.data_dir)]
@@ -146,9 +145,7 @@ def _add_routes(app: Ferrule) -> None:
     app.router.routes.extend(docs_routes(title=app.title))
     app.add_route("/openapi.json", _openapi, include_in_schema=False)
     settings = app.settings
-    app.include_router(
-        metrics_routes(settings.observability, production=settings.production)
-    )
+    app.include_router(metrics_routes(settings.observability, production=settings.production))
     app.include_router(health.router, prefix=API)
     for module in app.modules:
         check_models(module.models, module=module.name)
@@ -161,8 +158,8 @@ def _add_routes(app: Ferrule) -> None:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    assert isinstance(app, Ferrule)
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    app = cast(Ferrule, app)
     logs.configure(app.settings.log_level, app.settings.log_format)
     # Once more, with what was added to the application after create_app.
     check_routes(app, lambda route: "the application")

@@ -8,5 +8,5 @@ from ferrule.errors import ConfigurationError
 try:
     app = create_app()
 except ConfigurationError as error:
-    print(error, file=sys.stderr)  # noqa: T201
+    print(error, file=sys.stderr)
     raise SystemExit(2) from None

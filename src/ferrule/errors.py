@@ -1,11 +1,11 @@
 """Expected errors: each has a status and a stable code; `http/problems.py` renders them all.
 
-    Error
-    ├── Invalid (422)            ├── NotFound (404)        ├── TooManyRequests (429)
-    ├── Unauthenticated (401)    ├── Conflict (409)        └── Unavailable (503)
-    ├── Forbidden (403)          └── PreconditionFailed (412)
+Error
+├── Invalid (422)            ├── NotFound (404)        ├── TooManyRequests (429)
+├── Unauthenticated (401)    ├── Conflict (409)        └── Unavailable (503)
+├── Forbidden (403)          └── PreconditionFailed (412)
 
-    ConfigurationError: the application cannot start; the command line answers with exit status 2.
+ConfigurationError: the application cannot start; the command line answers with exit status 2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 
 class FieldError(TypedDict):
-    """One refused field: where it stands, a stable code, and what would be accepted. Never its value."""
+    """One refused field: where it stands, a stable code, what is accepted. Never its value."""
 
     loc: list[str | int]
     code: str

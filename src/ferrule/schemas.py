@@ -69,7 +69,7 @@ def _bound(schema: Any) -> None:
 
 
 class Schema(BaseModel):
-    """Base of what comes in and goes out. Reads attributes, so that a model's row can be answered."""
+    """Base of what comes in and goes out. Reads attributes, so that a row can be answered."""
 
     model_config = ConfigDict(
         extra="forbid",

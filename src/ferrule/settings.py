@@ -64,25 +64,29 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "production"] = Field(
-        "development", description="`development` is friendly, `production` strict."
+        default="development", description="`development` is friendly, `production` strict."
     )
-    host: str = Field("127.0.0.1", description="Address that the server listens on.")
+    host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(
-        8000, ge=0, le=65535, validation_alias=_named("PORT"), description="Port it listens on."
+        default=8000,
+        ge=0,
+        le=65535,
+        validation_alias=_named("PORT"),
+        description="Port it listens on.",
     )
-    workers: int = Field(1, ge=1, le=256, description="Server processes; 1 on SQLite.")
+    workers: int = Field(default=1, ge=1, le=256, description="Server processes; 1 on SQLite.")
     data_dir: Path = Field(
-        Path("ferrule-data"),
+        default=Path("ferrule-data"),
         description="Folder for the embedded database and the generated secret.",
     )
     database_url: str | None = Field(
-        None,
+        default=None,
         validation_alias=_named("DATABASE_URL"),
         description="`postgresql://…` or `sqlite:///path`; unset: SQLite in the data folder.",
         json_schema_extra={"secret": True},
     )
     redis_url: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias=_named("REDIS_URL"),
         description="Redis, for hints, counters and cache; nothing needs it yet.",
     )
@@ -92,7 +96,8 @@ class Settings(BaseSettings):
         "signs, all verify. Unset: one is generated in the data folder.",
     )
     public_url: str | None = Field(
-        None, description="Address by which people reach the application, for links and pages."
+        default=None,
+        description="Address by which people reach the application, for links and pages.",
     )
     allowed_hosts: CommaList = Field(
         default_factory=list[str],
@@ -100,7 +105,7 @@ class Settings(BaseSettings):
         "the public URL in production.",
     )
     cors_origins: CommaList | None = Field(
-        None,
+        default=None,
         description="Origins that browsers may call from; unset: localhost:3000 and :5173 in "
         "development, none in production.",
     )
@@ -109,21 +114,19 @@ class Settings(BaseSettings):
         description="Addresses whose X-Forwarded-For and -Proto are believed.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe line that is logged."
+        default="info", description="Least severe line that is logged."
     )
     log_format: Literal["text", "json"] | None = Field(
-        None, description="Unset: text in a terminal, JSON otherwise."
+        default=None, description="Unset: text in a terminal, JSON otherwise."
     )
 
-    http: HttpSettings = Field(default_factory=HttpSettings, description="The HTTP edge.")
+    http: HttpSettings = Field(default=HttpSettings(), description="The HTTP edge.")
     database: DatabaseSettings = Field(
-        default_factory=DatabaseSettings, description="Pools, deadlines, migrations."
+        default=DatabaseSettings(), description="Pools, deadlines, migrations."
     )
-    security: SecuritySettings = Field(
-        default_factory=SecuritySettings, description="Password hashing."
-    )
+    security: SecuritySettings = Field(default=SecuritySettings(), description="Password hashing.")
     observability: ObservabilitySettings = Field(
-        default_factory=ObservabilitySettings, description="Metrics and logs."
+        default=ObservabilitySettings(), description="Metrics and logs."
     )
 
     @property

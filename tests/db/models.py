@@ -3,12 +3,12 @@
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-import pytest_asyncio
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from ferrule.db import Base, Database
+from ferrule.db import Base
 
 
 class Author(Base):
@@ -25,16 +25,5 @@ class Book(Base):
     price: Mapped[Decimal | None]
     published: Mapped[datetime | None]
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    author_id: Mapped[Any] = mapped_column(ForeignKey("test_authors.id"), default=None, nullable=True)
+    author_id: Mapped[UUID | None] = mapped_column(ForeignKey("test_authors.id"))
     author: Mapped[Author | None] = relationship(lazy="raise", back_populates="books")
-
-
-TABLES = [Author.__table__, Book.__table__]
-
-
-@pytest_asyncio.fixture
-async def library(database: Database) -> Database:
-    """A database with the tables of these models."""
-    async with database.engines.write.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all, tables=TABLES)
-    return database

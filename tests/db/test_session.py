@@ -9,7 +9,7 @@ from sqlalchemy.exc import InvalidRequestError
 
 from ferrule.db import Database, uuid7
 from ferrule.errors import Conflict, Error, Unavailable
-from tests.db.models import Author, Book, library  # noqa: F401
+from tests.db.models import Author, Book
 
 
 class _Refused(Error):

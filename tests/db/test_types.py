@@ -11,7 +11,7 @@ from sqlalchemy.exc import StatementError
 
 from ferrule.db import Database, uuid7
 from ferrule.db.types import json_problem
-from tests.db.models import Book, library  # noqa: F401
+from tests.db.models import Book
 
 
 def test_uuid7_sorts_by_creation_and_tells_the_time() -> None:
@@ -49,7 +49,7 @@ async def test_decimals_compare_as_numbers(library: Database) -> None:
 async def test_a_time_without_zone_is_refused(library: Database) -> None:
     with pytest.raises(StatementError, match="time zone"):
         async with library.write() as session:
-            session.add(Book(published=datetime(2026, 1, 1)))  # noqa: DTZ001
+            session.add(Book(published=datetime(2026, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,13 @@ def test_json_depth_is_counted() -> None:
         nested = [nested]
     assert json_problem(nested, depth=10) is None
     assert json_problem([nested], depth=10) is not None
+
+
+def test_a_model_holds_what_its_column_will_give_back() -> None:
+    at = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    book = Book(price=Decimal("1.2"), published=at)
+    assert str(book.price) == "1.20"
+    assert book.published == at
+    assert book.published.utcoffset() == timedelta()
+    book.price = None
+    assert book.price is None

@@ -213,5 +213,5 @@ def test_the_line_of_a_request_is_cheap(stderr):
         for _ in range(100):
             log_request(**REQUEST)
         best = min(best, (time.process_time() - started) / 100)
-    # Measured at a third of this; the rest is for slow machines.
+    # Measured at a sixth of this; the rest is for slow machines.
     assert best < 60e-6

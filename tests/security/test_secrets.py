@@ -2,8 +2,9 @@
 
 import os
 import stat
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,13 +69,36 @@ def test_the_secret_of_a_folder_is_made_once(tmp_path: Path) -> None:
     assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0o600
 
 
+RACER = """
+import pathlib, sys, time
+from ferrule.security.secrets import load_or_create_secret
+folder = pathlib.Path(sys.argv[1])
+(folder / f"ready{sys.argv[2]}").touch()
+while not (folder / "go").exists():
+    time.sleep(0.0005)
+print(load_or_create_secret(folder / "data"))
+"""
+
+
 def test_the_secret_of_a_folder_is_the_same_for_processes_that_start_at_once(
     tmp_path: Path,
 ) -> None:
-    with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as processes:
-        made = set(processes.map(load_or_create_secret, [tmp_path] * 32))
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path), str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    while len(list(tmp_path.glob("ready*"))) < 4:
+        assert all(racer.poll() is None for racer in racers)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    made = {racer.communicate(timeout=30)[0] for racer in racers}
     assert len(made) == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["secret"]
+    assert len(made.pop()) > 32
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["secret"]
 
 
 def test_a_secret_that_others_can_read_is_closed(tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ import pytest
 
 from ferrule.security.tokens import InvalidToken, open_token
 
-VECTORS = (
-    Path(__file__).parents[2].parent / "shared/vectors/wycheproof-json-web-signature.json"
-)
+VECTORS = Path(__file__).parents[2].parent / "shared/vectors/wycheproof-json-web-signature.json"
 LENIENT = {372, 373}
 """Marked valid for libraries that skip characters outside of base64url; we refuse them."""
 

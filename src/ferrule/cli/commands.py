@@ -72,6 +72,10 @@ def settings(
 def _of_modules() -> dict[str, Any]:
     from ferrule.cli import application
 
-    made = [module.commands() for module in application.load().modules if module.commands]
-    commands = {each.info.name: typer.main.get_command(each) for each in made}
-    return {name: command for name, command in commands.items() if isinstance(name, str)}
+    parent = typer.Typer(add_completion=False, rich_markup_mode=None)
+    parent.callback()(lambda: None)
+    for module in application.load().modules:
+        if module.commands:
+            parent.add_typer(module.commands())
+    group: Any = typer.main.get_command(parent)
+    return group.commands

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, MetaData
+from sqlalchemy import BigInteger, ForeignKey, Index, MetaData, event
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -87,6 +87,22 @@ class SoftDeleted:
     """Deleting sets `deleted_at`; the row is hidden from then on, and can be restored."""
 
     deleted_at: Mapped[datetime | None] = mapped_column(default=None, sort_order=93)
+
+
+@event.listens_for(Base, "attribute_instrument", propagate=True)
+def _normalize(cls: type[Base], key: str, attribute: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Let a model hold what its column will give back: 1.2 is 1.20, and times are in UTC.
+
+    Else the answer to a POST would differ from that to the GET after it.
+    """
+    columns = getattr(attribute.property, "columns", None)
+    kind = columns[0].type if columns else None
+    if isinstance(kind, Money | UtcDateTime):
+
+        def normal(target: Any, value: Any, *_: Any) -> Any:
+            return kind.normal(value)
+
+        event.listen(attribute, "set", normal, retval=True)
 
 
 def check_models(models: Sequence[type[Any]], *, module: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON columns notice changes at any depth: what was loaded is compared with what is there at flush.
+"""JSON columns notice changes at any depth: a flush compares what was loaded with what is there.
 
 SQLAlchemy sees a new value, but not `item.data["a"][0]["b"] = 1`. Following each list and dict
 with types of our own would change what people store; comparing does not.

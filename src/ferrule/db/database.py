@@ -1,6 +1,6 @@
 """The database of an application: its units of work, and its health."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
@@ -31,7 +31,7 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadSession]:
+    async def read(self) -> AsyncGenerator[ReadSession]:
         """A unit of work that reads. Failures of the database are raised as `Error`."""
         session = ReadSession(self.engines.read, self._kit)
         try:
@@ -44,7 +44,7 @@ class Database:
             await session.close()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
+    async def write(self) -> AsyncGenerator[WriteSession]:
         """A unit of work that writes: commits at its end, or rolls back whatever was raised."""
         session = WriteSession(self.engines.write, self._kit)
         try:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from sqlalchemy import URL, event, make_url
@@ -125,7 +125,9 @@ class _WriterPool(AsyncAdaptedQueuePool):
             async with asyncio.timeout(self._deadline):
                 await self._turn.acquire()
         except TimeoutError:
-            raise Unavailable("The database is busy with other writes. Try again shortly.") from None
+            raise Unavailable(
+                "The database is busy with other writes. Try again shortly."
+            ) from None
         finally:
             self._waiting -= 1
 
@@ -184,8 +186,8 @@ def _lower(value: Any) -> Any:
 
 
 def _begin_immediate(engine: AsyncEngine) -> None:
-    # A transaction that reads first and writes later fails at once when another one wrote meanwhile,
-    # whatever the busy timeout; one that begins as a writer waits.
+    # A transaction that reads first and writes later fails at once when another one wrote
+    # meanwhile, whatever the busy timeout; one that begins as a writer waits.
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -211,8 +213,9 @@ def _connector(
     url: URL, settings: DatabaseSettings, *, statement_timeout: int, lock_timeout: int = 0
 ) -> Callable[[], Awaitable[Any]]:
     """Connects to PostgreSQL; what hinders it is `Unavailable`, and is logged with its reason."""
-    import asyncpg
+    import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
+    driver = cast(Any, asyncpg)
     dialect = url.get_dialect()()
     arguments = dialect.create_connect_args(url)[1]
     arguments.pop("prepared_statement_cache_size", None)
@@ -227,9 +230,7 @@ def _connector(
 
     async def connect() -> Any:
         try:
-            return await asyncpg.connect(
-                **arguments, timeout=settings.wait, server_settings=server
-            )
+            return await driver.connect(**arguments, timeout=settings.wait, server_settings=server)
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
             log.error("database unreachable", reason=str(error) or type(error).__name__)
             raise Unavailable("The database cannot be reached. Try again shortly.") from error

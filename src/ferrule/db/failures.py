@@ -22,7 +22,12 @@ RETRY = {
 RETRY_CLASSES = ("08", "53")
 """SQLSTATE classes: connection exceptions, insufficient resources."""
 
-SQLITE_RETRY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+SQLITE_RETRY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+}
 REFUSED_VALUE = ("22",)
 """SQLSTATE class: data exceptions, which are values that a column cannot hold."""
 
@@ -40,7 +45,9 @@ def as_error(failure: SQLAlchemyError) -> Error | None:
     if isinstance(failure, StaleDataError):
         return Conflict("Somebody else changed it at the same time. Read it again, and retry.")
     if isinstance(failure, IntegrityError):
-        return Conflict("It contradicts what is stored: something with these values exists, or is used.")
+        return Conflict(
+            "It contradicts what is stored: something with these values exists, or is used."
+        )
     if isinstance(failure, DBAPIError):
         return _by_code(failure)
     return None

@@ -3,7 +3,8 @@
 Order and comparison are the same on both databases: text by code point, null as the greatest value.
 """
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Select, and_, collate, false, func, literal, or_
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.operators import is_distinct_from
 from sqlalchemy.types import String
 
 from ferrule.db.session import ReadSession
@@ -19,7 +21,15 @@ from ferrule.security.secrets import Secrets
 
 M = TypeVar("M")
 
-OPERATORS = ("gte", "lte", "gt", "lt", "ne")
+_OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "": operator.eq,
+    "gte": operator.ge,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "lt": operator.lt,
+    "ne": is_distinct_from,
+}
+OPERATORS = tuple(filter(None, _OPERATORS))
 """Suffixes of a declared filter: `filters=("status", "price__gte")`."""
 
 
@@ -74,17 +84,9 @@ def filtered(
     """The WHERE of declared filters: `{"status": "open", "price__gte": Decimal(5)}`."""
     clauses: list[ColumnElement[bool]] = []
     for name, value in filters.items():
-        field, _, operator = name.partition("__")
+        field, _, suffix = name.partition("__")
         column = getattr(model, attribute[field])
-        comparison = {
-            "": lambda c, v: c == v,
-            "ne": lambda c, v: c.is_distinct_from(v),
-            "gte": lambda c, v: c >= v,
-            "lte": lambda c, v: c <= v,
-            "gt": lambda c, v: c > v,
-            "lt": lambda c, v: c < v,
-        }[operator]
-        clauses.append(comparison(column, value))
+        clauses.append(_OPERATORS[suffix](column, value))
     return clauses
 
 
@@ -99,9 +101,7 @@ def matching(
         # Without ICU, lower() of a database in the C locale knows ASCII only.
         return func.lower(collate(value, "und-x-icu") if dialect == "postgresql" else value)
 
-    return or_(
-        *(lower(cast(Any, column)).like(lower(pattern), escape="/") for column in columns)
-    )
+    return or_(*(lower(cast(Any, column)).like(lower(pattern), escape="/") for column in columns))
 
 
 async def page(
@@ -140,9 +140,7 @@ async def page(
     return Listing(rows, window, total, following)
 
 
-def _behind(
-    order: Sequence[Order], values: Sequence[Any], dialect: str
-) -> ColumnElement[bool]:
+def _behind(order: Sequence[Order], values: Sequence[Any], dialect: str) -> ColumnElement[bool]:
     """Rows behind the one with these values: behind in a column, equal in all before it."""
     alternatives: list[ColumnElement[bool]] = []
     for index, part in enumerate(order):
@@ -160,7 +158,9 @@ def _decode(payload: bytes | None, context: str, order: Sequence[Order]) -> list
         raise refused
     try:
         return [
-            None if value is None else TypeAdapter(part.column.type.python_type).validate_python(value)
+            None
+            if value is None
+            else TypeAdapter(part.column.type.python_type).validate_python(value)
             for part, value in zip(order, values, strict=True)
         ]
     except (ValidationError, ValueError):
@@ -171,5 +171,3 @@ def _comparable(column: InstrumentedAttribute[Any], dialect: str) -> Any:
     if dialect == "postgresql" and isinstance(column.type, String):
         return collate(column, "C")
     return column
-
-

@@ -67,7 +67,9 @@ class ReadSession(AsyncSession):
 
     async def commit(self) -> Never:
         """Services never commit: the unit of work does, once, when they are done."""
-        raise RuntimeError("Services never commit: the unit of work does when the endpoint returns.")
+        raise RuntimeError(
+            "Services never commit: the unit of work does when the endpoint returns."
+        )
 
     async def _release(self) -> None:
         await super().commit()

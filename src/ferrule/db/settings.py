@@ -8,20 +8,28 @@ from ferrule.module import SettingsGroup
 class DatabaseSettings(SettingsGroup):
     """Pools, deadlines and migrations (`FERRULE_DATABASE__…`)."""
 
-    pool_size: int = Field(10, ge=1, le=500, description="Connections per process to PostgreSQL.")
-    readers: int = Field(4, ge=1, le=64, description="Connections that read, on SQLite.")
+    pool_size: int = Field(
+        default=10, ge=1, le=500, description="Connections per process to PostgreSQL."
+    )
+    readers: int = Field(default=4, ge=1, le=64, description="Connections that read, on SQLite.")
     wait: float = Field(
-        5.0, gt=0, le=120, description="Seconds to wait for a connection or the writer; then 503."
+        default=5.0,
+        gt=0,
+        le=120,
+        description="Seconds to wait for a connection or the writer; then 503.",
     )
     statement_timeout: float = Field(
-        30.0, gt=0, le=3600, description="Seconds that a statement may run, on PostgreSQL."
+        default=30.0, gt=0, le=3600, description="Seconds that a statement may run, on PostgreSQL."
     )
     migrate_on_start: bool = Field(
-        False, description="Upgrade PostgreSQL at the start, too (SQLite always is)."
+        default=False, description="Upgrade PostgreSQL at the start, too (SQLite always is)."
     )
     lock_timeout: float = Field(
-        5.0, gt=0, le=600, description="Seconds that a migration waits for a table's lock."
+        default=5.0, gt=0, le=600, description="Seconds that a migration waits for a table's lock."
     )
     migration_wait: float = Field(
-        120.0, gt=0, le=3600, description="Seconds to wait for a migration of another process."
+        default=120.0,
+        gt=0,
+        le=3600,
+        description="Seconds to wait for a migration of another process.",
     )

@@ -43,6 +43,14 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        return datetime
+
+    def normal(self, value: Any) -> Any:
+        """The value as it will come back from the database; models hold it from the start."""
+        return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
@@ -66,6 +74,16 @@ class Money(TypeDecorator[Decimal]):
     def __init__(self, precision: int = 14, scale: int = 2) -> None:
         super().__init__(precision, scale)
         self.scale = scale
+
+    @property
+    def python_type(self) -> type[Decimal]:
+        return Decimal
+
+    def normal(self, value: Any) -> Any:
+        """The value as it will come back from the database; models hold it from the start."""
+        if isinstance(value, Decimal) and value.is_finite():
+            return value.quantize(Decimal(1).scaleb(-self.scale))
+        return value
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":

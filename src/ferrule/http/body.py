@@ -1,4 +1,4 @@
-"""JSON bodies are checked before anything else reads them.
+"""Request bodies: counted as they arrive, and JSON is checked before anything else reads it.
 
 What Python's parser takes and our databases cannot hold, or what would exhaust a parser, is refused
 once for every route: depth, NaN, numbers too large, lone surrogates, bytes that are not UTF-8.
@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ferrule.db.types import Path, json_problem
 from ferrule.errors import Invalid
-from ferrule.http.problems import printable
+from ferrule.http.problems import MEDIA_TYPE, printable, problem
+from ferrule.http.settings import HttpSettings
 
 
 class InvalidJson(Invalid):
@@ -24,9 +25,8 @@ class JsonBodies:
     It reads when the application does, so a route's own body limit counts the bytes.
     """
 
-    def __init__(self, app: ASGIApp, *, max_depth: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.max_depth = max_depth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _is_json(scope):
@@ -49,23 +49,52 @@ class JsonBodies:
             read = True
             body = b"".join(chunks)
             if body:
-                self._check(body)
+                check_json(body, max_depth=scope["ferrule.kit"][HttpSettings].max_json_depth)
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, checked, send)
 
-    def _check(self, body: bytes) -> None:
-        try:
-            value = from_json(body, allow_inf_nan=False, cache_strings=False)
-        except ValueError as error:
-            reason = str(error)
-            if "recursion limit" in reason:
-                raise _refused("it is nested too deeply") from None
-            raise _refused("it is not well formed") from None
-        problem = json_problem(value, depth=self.max_depth)
-        if problem:
-            path, reason = problem
-            raise _refused(reason, () if "nested" in reason else path)
+
+def check_json(body: bytes, *, max_depth: int) -> None:
+    """Raise `InvalidJson` for a body that is not JSON that both databases can hold."""
+    try:
+        value = from_json(body, allow_inf_nan=False, cache_strings=False)
+    except ValueError as error:
+        deep = "recursion limit" in str(error)
+        reason = "it is nested too deeply" if deep else "it is not well formed"
+        raise _refused(reason) from None
+    found = json_problem(value, depth=max_depth)
+    if found:
+        path, reason = found
+        raise _refused(reason, () if "nested" in reason else path)
+
+
+class TooLarge:
+    """ASGI: answers the framework's plain 413 as a problem.
+
+    Starlette sends it by itself where a route answers without having read a body that is too large.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        replaced = False
+
+        async def replace(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                replaced = not _has_type(message["headers"], MEDIA_TYPE.encode())
+                if replaced:
+                    answer = problem(413, request_id=scope["ferrule.request_id"])
+                    await answer(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        await self.app(scope, receive, replace)
 
 
 def _refused(reason: str, path: Path = ()) -> InvalidJson:
@@ -82,3 +111,7 @@ def _is_json(scope: Scope) -> bool:
                 kind.startswith(b"application/") and kind.endswith(b"+json")
             )
     return False
+
+
+def _has_type(headers: list[tuple[bytes, bytes]], media_type: bytes) -> bool:
+    return any(name.lower() == b"content-type" and value == media_type for name, value in headers)

@@ -1,4 +1,4 @@
-"""The edge: the one layer around every request. Ids, hosts, headers, the log line and the metrics."""
+"""The edge: the one layer around every request. Ids, hosts, headers, the log line, the metrics."""
 
 import re
 import secrets
@@ -28,7 +28,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 # An answer of the API is no page; pages bring a policy of their own.
 API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 TRANSPORT = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
-PRIVATE = ((b"cache-control", b"no-store"), (b"vary", b"Authorization"))
+NO_STORE = (b"cache-control", b"no-store")
 
 
 class Edge:
@@ -134,7 +134,8 @@ class Edge:
         if b"content-security-policy" not in present:
             added.append(API_POLICY)
         if scope.get("ferrule.actor", ANONYMOUS).id is not None or message["status"] == 401:
-            added.extend(PRIVATE)
+            added.append(NO_STORE)
+            headers.append((b"vary", b"Authorization"))
         for name, value in added:
             if name not in present:
                 headers.append((name, value))

@@ -1,4 +1,4 @@
-"""The envelope: `{"success": true, "data": …}` around every JSON answer, for clients that ask for it."""
+"""The envelope: `{"success": true, "data": …}` around JSON answers, for clients that ask for it."""
 
 from typing import Any, Literal, cast
 

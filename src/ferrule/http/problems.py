@@ -1,4 +1,4 @@
-"""Every failure is answered here, as problem+json (RFC 9457). Never a value, a path, SQL or a stack."""
+"""Failures are answered here, as problem+json (RFC 9457). Never a value, a path, SQL or a stack."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,9 @@ class Problem(Schema):
     detail: str
     code: str = Field(description="Stable name of the problem.")
     request_id: str = Field(description="Also in X-Request-ID and in the log.")
-    errors: list[ProblemField] | None = Field(None, description="The refused fields of a 422.")
+    errors: list[ProblemField] | None = Field(
+        default=None, description="The refused fields of a 422."
+    )
 
 
 def problem(

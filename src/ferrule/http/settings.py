@@ -11,19 +11,28 @@ class HttpSettings(SettingsGroup):
     """The HTTP edge (`FERRULE_HTTP__…`)."""
 
     max_body: int = Field(
-        1_048_576, ge=0, le=2**40, description="Bytes of a request's body, counted as it streams."
+        default=1_048_576,
+        ge=0,
+        le=2**40,
+        description="Bytes of a request's body, counted as it streams.",
     )
     max_json_depth: int = Field(
-        64, ge=1, le=150, description="Levels that JSON may be nested, in bodies and columns."
+        default=64,
+        ge=1,
+        le=150,
+        description="Levels that JSON may be nested, in bodies and columns.",
     )
     envelope: Literal["never", "on_request", "always"] = Field(
-        "on_request",
+        default="on_request",
         description="When answers are wrapped in {success, data}: `on_request` by Accept: "
         "application/vnd.ferrule.envelope+json.",
     )
     cors_credentials: bool = Field(
-        True, description="Whether browsers may send cookies from the CORS origins."
+        default=True, description="Whether browsers may send cookies from the CORS origins."
     )
     grace: int = Field(
-        20, ge=1, le=3600, description="Seconds that running requests get when the server stops."
+        default=20,
+        ge=1,
+        le=3600,
+        description="Seconds that running requests get when the server stops.",
     )

@@ -11,10 +11,10 @@ class ObservabilitySettings(SettingsGroup):
     """Metrics (`FERRULE_OBSERVABILITY__…`)."""
 
     metrics: Literal["public", "protected", "off"] | None = Field(
-        None,
+        default=None,
         description="Who may read /metrics: anybody, or who shows the metrics token or is an "
         "administrator; unset: public in development, protected in production.",
     )
     metrics_token: SecretStr | None = Field(
-        None, description="Bearer token for a scraper of protected metrics."
+        default=None, description="Bearer token for a scraper of protected metrics."
     )

@@ -1,4 +1,4 @@
-"""Resources: typed list, get, create, replace, update, delete, restore of a model, in a few lines."""
+"""Typed list, get, create, replace, update, delete and restore of a model, in a few lines."""
 
 from ferrule.resources.router import resource_router
 from ferrule.resources.service import Action, Resource

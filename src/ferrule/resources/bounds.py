@@ -15,7 +15,7 @@ def check_bounds(
 ) -> None:
     """Raise `ConfigurationError` for a field that allows more than its column holds."""
     for schema in schemas:
-        properties = TypeAdapter(schema).json_schema()["properties"] if schema.model_fields else {}
+        properties: dict[str, Any] = TypeAdapter(schema).json_schema().get("properties", {})
         for name in schema.model_fields:
             column = model.__mapper__.columns.get(attribute[name])
             if column is None or name not in properties:
@@ -31,8 +31,7 @@ def check_bounds(
 
 def _alternatives(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield schema
-    for part in cast(list[Mapping[str, Any]], schema.get("anyOf", [])):
-        yield part
+    yield from cast(list[Mapping[str, Any]], schema.get("anyOf", []))
 
 
 def _too_wide(column: Any, field: Mapping[str, Any]) -> str | None:

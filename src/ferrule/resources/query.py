@@ -16,14 +16,18 @@ PAGING = frozenset({"limit", "offset", "page", "cursor", "count", "sort", "searc
 class ListQuery(Schema):
     """What every list can be asked. `offset`, `page` and `cursor` exclude each other."""
 
-    limit: int = Field(50, ge=1, le=100, description="Rows of a page.")
-    offset: int | None = Field(None, ge=0, description="Rows to skip.")
-    page: int | None = Field(None, ge=1, description="Number of the page, from 1.")
+    limit: int = Field(default=50, ge=1, le=100, description="Rows of a page.")
+    offset: int | None = Field(default=None, ge=0, description="Rows to skip.")
+    page: int | None = Field(
+        default=None, ge=1, le=10**12, description="Number of the page, from 1."
+    )
     cursor: str | None = Field(
-        None, max_length=2000, description="`next` of the page before: as fast on the last page."
+        default=None,
+        max_length=2000,
+        description="`next` of the page before: as fast on the last page.",
     )
     count: bool | None = Field(
-        None, description="Whether to count all; by default not with a cursor."
+        default=None, description="Whether to count all; by default not with a cursor."
     )
 
     @model_validator(mode="after")
@@ -66,7 +70,7 @@ def query_type(
         fields["sort"] = (
             str | None,
             Field(
-                None,
+                default=None,
                 max_length=300,
                 pattern=rf"^-?({names})(,-?({names}))*$",
                 description=f"Of {', '.join(sort)}; `-` before a name turns it around.",
@@ -76,7 +80,7 @@ def query_type(
         fields["search"] = (
             str | None,
             Field(
-                None,
+                default=None,
                 min_length=1,
                 max_length=200,
                 description=f"Text that {' or '.join(search)} contains, whatever the case.",

@@ -26,7 +26,9 @@ def resource_router(resource: Resource[Any], *, without: Collection[Action] = ()
     unknown = set(without) - set(resource.actions)
     if unknown:
         raise ConfigurationError(f"without={sorted(unknown)}: routes are {resource.actions}.")
-    left_out = set(without) | (set() if issubclass(resource.model, SoftDeleted) else {"restore"})
+    left_out: set[Action] = set(without)
+    if not issubclass(resource.model, SoftDeleted):
+        left_out.add("restore")
     router = APIRouter(prefix=f"/{resource.name}", tags=[resource.name])
     for action, add in _ROUTES.items():
         if action not in left_out:
@@ -97,9 +99,7 @@ def _create(router: APIRouter, resource: Resource[Any]) -> None:
         summary=_summary(resource, "Create one of"),
     )
     @_endpoint(resource, "create", data=resource.create_schema)
-    async def _(
-        data: Any, session: Write, actor: Any, request: Request, response: Response
-    ) -> Any:
+    async def _(data: Any, session: Write, actor: Any, request: Request, response: Response) -> Any:
         row = await resource.create(session, actor, data)
         response.headers["Location"] = f"{request.url.path}/{row.id}"
         return _with_etag(response, row)

@@ -233,7 +233,7 @@ class Resource(Generic[M]):
         return list(order.values())
 
     def _attribute(self, name: str) -> str:
-        """The model's attribute of a field: its name, or `metadata_` where SQLAlchemy holds that."""
+        """The model's attribute of a field: its name, or `metadata_`, as SQLAlchemy holds that."""
         mapped = self.model.__mapper__.attrs
         for attribute in (name, f"{name}_"):
             if attribute in mapped:
@@ -242,5 +242,3 @@ class Resource(Generic[M]):
             f"{self.model.__name__} has no attribute {name!r}, which its resource declares: add "
             f"the column, or take the field out of the schema."
         )
-
-

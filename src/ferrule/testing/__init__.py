@@ -1,10 +1,11 @@
-"""The pytest plugin that a project on Ferrule uses: an app, a client, and actors, on both databases.
+"""The pytest plugin that a project on Ferrule uses: an app, a client, actors, both databases.
 
 It is loaded by itself where Ferrule is installed. Fixtures:
 
 - `app`: the project's application, started on an empty database with its schema
 - `client`: an `httpx.AsyncClient` that nobody is signed in with
-- `actors`: makes signed-in clients: `ann = await actors("ann")`, `root = await actors("root", admin=True)`
+- `actors`: makes signed-in clients: `ann = await actors("ann")`, and administrators:
+  `root = await actors("root", admin=True)`
 
 Every test that uses one of them runs on SQLite, and on PostgreSQL where it answers at
 `FERRULE_TEST_POSTGRES_URL` (by default `postgresql://postgres@127.0.0.1:5432/postgres`).

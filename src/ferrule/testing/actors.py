@@ -11,7 +11,7 @@ PASSWORD = "correct horse battery staple"
 
 
 class ActorClient(AsyncClient):
-    """An HTTP client that sends the access token of a user; `user` is that user, as the API answers."""
+    """A client with the access token of a user; `user` is that user, as the API answers it."""
 
     user: dict[str, Any]
 

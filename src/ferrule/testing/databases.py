@@ -5,8 +5,9 @@ import os
 import shutil
 import zlib
 from pathlib import Path
+from typing import Any, cast
 
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
@@ -100,7 +101,7 @@ class TestDatabases:
 
 
 async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await cast(Any, asyncpg).connect(url, timeout=10)
     try:
         await connection.execute(statement)
     finally:

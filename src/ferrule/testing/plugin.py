@@ -8,9 +8,10 @@ import pytest
 import pytest_asyncio
 from httpx import ASGITransport, AsyncClient
 
+from ferrule.app import Ferrule
+
 # What follows imports Ferrule inside the functions: pytest loads this file in every project.
 from ferrule.testing import Actors, TestDatabases
-from ferrule.app import Ferrule
 
 _not_run = pytest.StashKey[set[str]]()
 
@@ -30,7 +31,7 @@ def database_kind(request: pytest.FixtureRequest, databases: TestDatabases) -> s
     if kind == "postgresql" and (why := databases.why_no_postgres()):
         if os.environ.get("FERRULE_TEST_REQUIRE") == "all":
             pytest.fail(why)
-        request.config.stash.setdefault(_not_run, set()).add(why)
+        request.config.stash.setdefault(_not_run, set[str]()).add(why)
         pytest.skip(why)
     return kind
 
@@ -71,6 +72,8 @@ async def actors(app: Ferrule) -> AsyncIterator[Actors]:
         yield actors
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for why in sorted(config.stash.get(_not_run, set())):
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for why in sorted(config.stash.get(_not_run, set[str]())):
         terminalreporter.write_line(f"NOT RUN on PostgreSQL: {why}", yellow=True)

@@ -47,7 +47,11 @@ async def test_an_item_lives(actors: Actors) -> None:
     assert replaced.json()["metadata"] == {}
 
     assert (await ann.delete(address)).status_code == 204
-    for answer in (await ann.get(address), await ann.delete(address), await ann.patch(address, json={})):
+    for answer in (
+        await ann.get(address),
+        await ann.delete(address),
+        await ann.patch(address, json={}),
+    ):
         assert answer.status_code == 404
     assert (await ann.get(ITEMS)).json()["items"] == []
 

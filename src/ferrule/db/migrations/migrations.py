@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import URL, Connection, event, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ferrule.db.engines import migration_engine, parse_url
+from ferrule.db.engines import migration_engine, open_engines, parse_url
 from ferrule.db.migrations.failures import FAILURES, MigrationError, explain, unreachable
 from ferrule.db.migrations.lock import migration_lock
 from ferrule.db.migrations.revisions import Revision, Revisions, Status
@@ -47,7 +47,11 @@ class Migrations:
 
     async def status(self) -> Status:
         """Compare the revision ids of the database with those of the code."""
-        return self.revisions.status(await self._run(lambda engine: _read(engine)))
+        try:
+            current = await self._read(current_revisions)
+        except FAILURES as failure:
+            raise unreachable(failure) from failure
+        return self.revisions.status(current)
 
     def heads(self) -> tuple[str, ...]:
         """The newest revision id of each module."""
@@ -77,7 +81,7 @@ class Migrations:
 
         await self._require_head("compare models")
         options = comparison(self.modules, self.revisions)
-        return describe(await self._run(lambda engine: _compare(engine, options)))
+        return describe(await self._read(lambda connection: _compare(connection, options)))
 
     async def revision(
         self, message: str, *, module: str | None = None, empty: bool = False
@@ -92,7 +96,7 @@ class Migrations:
         await self._require_head("write a migration")
         owner = self._named(module) if module else await self._changed()
         return await self._run(
-            lambda engine: _in_alembic(
+            lambda engine: _with_connection(
                 engine,
                 lambda connection: write_revision(self, owner, message, connection, empty=empty),
             )
@@ -152,7 +156,7 @@ class Migrations:
 
         async def locked(engine: AsyncEngine) -> None:
             async with migration_lock(engine, self.settings):
-                await _in_alembic(engine, run)
+                await _with_connection(engine, run)
 
         try:
             await self._run(locked)
@@ -166,14 +170,29 @@ class Migrations:
             ) from failure
         return tuple(done)
 
+    async def _read(self, work: Callable[[Connection], Any]) -> Any:
+        """Without a transaction: the one of `migration_engine` would wait for SQLite's writer."""
+        self._make_folder()
+        engines = open_engines(self.url, self.settings)
+        try:
+            return await _with_connection(engines.read, work)
+        finally:
+            await engines.dispose()
+
     async def _run(self, work: Callable[[AsyncEngine], Any]) -> Any:
-        if self.url.get_backend_name() == "sqlite":
-            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         engine = migration_engine(self.url, self.settings)
         try:
             return await work(engine)
         finally:
             await engine.dispose()
+
+    def _make_folder(self) -> None:
+        if self.url.get_backend_name() == "sqlite":
+            try:
+                Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as failure:
+                raise unreachable(failure) from failure
 
     async def _require_head(self, purpose: str) -> None:
         status = await self.status()
@@ -190,7 +209,7 @@ class Migrations:
         changed: list[Module] = []
         for module in self.modules:
             options = comparison([module], self.revisions)
-            if await self._run(lambda engine, options=options: _compare(engine, options)):
+            if await self._read(lambda connection, options=options: _compare(connection, options)):
                 changed.append(module)
         if not changed:
             raise ConfigurationError(
@@ -223,27 +242,17 @@ def current_revisions(connection: Connection) -> list[str]:
     return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
 
 
-async def _in_alembic(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+async def _with_connection(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
     async with engine.connect() as connection:
         return await connection.run_sync(work)
 
 
-async def _read(engine: AsyncEngine) -> list[str]:
-    try:
-        return await _in_alembic(engine, current_revisions)
-    except FAILURES as failure:
-        raise unreachable(failure) from failure
-
-
-async def _compare(engine: AsyncEngine, options: dict[str, Any]) -> list[Any]:
+def _compare(connection: Connection, options: dict[str, Any]) -> list[Any]:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
-    def compare(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts=options)
-        return compare_metadata(context, options["target_metadata"])
-
-    return await _in_alembic(engine, compare)
+    context = MigrationContext.configure(connection, opts=options)
+    return compare_metadata(context, options["target_metadata"])
 
 
 def _check_foreign_keys(connection: Connection) -> None:

@@ -1,13 +1,15 @@
 """The routes of accounts and logins."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Header, Request, Response
+from fastapi.responses import JSONResponse
 
 from ferrule.actor import Administrator, Anyone, SignedIn
 from ferrule.db import Read, Write
 from ferrule.http.etag import IfMatchHeader, etag
+from ferrule.http.problems import MEDIA_TYPE
 from ferrule.modules.auth import logins, service
 from ferrule.modules.auth import users as accounts
 from ferrule.modules.auth.models import User
@@ -30,6 +32,18 @@ from ferrule.resources import resource_router
 NO_STORE = {"Cache-Control": "no-store"}
 """For answers with tokens in them (RFC 6749, section 5.1)."""
 
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+REFUSED: dict[int | str, dict[str, Any]] = {401: _problem("What was shown is not valid")}
+CLOSED: dict[int | str, dict[str, Any]] = {
+    202: {"model": Accepted, "description": "Registration is `verified`: always this answer"},
+    403: _problem("Registration is `closed`"),
+}
+
 auth = APIRouter(prefix="/auth", tags=["auth"])
 me = APIRouter(prefix="/users", tags=["users"])
 administration = resource_router(users, without={"create", "replace", "update"})
@@ -37,27 +51,24 @@ administration = resource_router(users, without={"create", "replace", "update"})
 
 @auth.post(
     "/register",
-    response_model=UserResponse | Accepted,
+    response_model=UserResponse,
     status_code=201,
-    responses={
-        201: {"model": UserResponse},
-        202: {"model": Accepted, "description": "Registration is `verified`: always this answer"},
-    },
+    responses=CLOSED,
     summary="Make an account",
 )
 async def register(
     data: Register, session: Write, actor: Anyone, request: Request, response: Response
-) -> User | Accepted:
+) -> User | JSONResponse:
     """With `open` registration a taken address is told by 409; with `verified` by nothing."""
     user = await service.register(session, actor, data)
     if user is None:
-        response.status_code = 202
-        return Accepted(detail="If the address is new, an administrator will let you in.")
+        waiting = Accepted(detail="If the address is new, an administrator will let you in.")
+        return JSONResponse(waiting.model_dump(), 202)
     response.headers["Location"] = _me(request)
     return _with_etag(response, user)
 
 
-@auth.post("/login", summary="Sign in")
+@auth.post("/login", responses=REFUSED, summary="Sign in")
 async def login(
     data: Annotated[LoginForm, Form()],
     read: Read,
@@ -70,7 +81,7 @@ async def login(
     return await service.login(read, session, actor, data, user_agent)
 
 
-@auth.post("/refresh", summary="Renew a login")
+@auth.post("/refresh", responses=REFUSED, summary="Renew a login")
 async def refresh(data: Refresh, session: Write, actor: Anyone, response: Response) -> TokenPair:
     """A refresh token is used once; asking again within seconds (a lost answer) is safe."""
     response.headers.update(NO_STORE)
@@ -84,7 +95,11 @@ async def logout(session: Write, actor: SignedIn) -> None:
 
 
 @auth.post(
-    "/setup", response_model=UserResponse, status_code=201, summary="Make the first administrator"
+    "/setup",
+    response_model=UserResponse,
+    status_code=201,
+    responses=REFUSED,
+    summary="Make the first administrator",
 )
 async def set_up(
     data: Setup, read: Read, session: Write, actor: Anyone, request: Request, response: Response

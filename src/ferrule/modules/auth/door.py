@@ -1,14 +1,12 @@
 """The way in by access token: `Authorization: Bearer …`."""
 
-from uuid import UUID
-
 from sqlalchemy import select
 from starlette.requests import HTTPConnection
 
 from ferrule.actor import Actor, Door
 from ferrule.db import Database, utcnow
 from ferrule.kit import Kit
-from ferrule.modules.auth.logins import may_sign_in
+from ferrule.modules.auth.logins import may_sign_in, named_by
 from ferrule.modules.auth.models import Login, User
 from ferrule.security.tokens import InvalidToken, Tokens
 
@@ -27,11 +25,11 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
         return None
     if len(shown) > 1:
         raise InvalidToken
-    claims = kit[Tokens].verify(token.strip(" "), "access")
+    login_id, user_id = named_by(kit[Tokens].verify(token.strip(" "), "access"))
     statement = (
         select(Login.expires_at, Login.revoked_at, User.disabled, User.verified, User.roles)
         .join(User, User.id == Login.user_id)
-        .where(Login.id == UUID(claims.extra["sid"]), User.id == UUID(claims.subject))
+        .where(Login.id == login_id, User.id == user_id)
     )
     async with kit[Database].read() as session:
         row = (await session.execute(statement)).one_or_none()
@@ -41,9 +39,9 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
         raise InvalidToken
     return Actor(
         kind="user",
-        id=UUID(claims.subject),
+        id=user_id,
         roles=frozenset(row.roles),
-        session_id=UUID(claims.extra["sid"]),
+        session_id=login_id,
         door=bearer.name,
     )
 

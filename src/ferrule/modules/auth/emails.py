@@ -4,7 +4,7 @@ import unicodedata
 from typing import Annotated
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 MAX_EMAIL = 320
@@ -31,8 +31,14 @@ def _checked(address: str) -> str:
 
 Email = Annotated[
     str,
-    Field(
-        max_length=MAX_EMAIL, json_schema_extra={"format": "email"}, examples=["ann@example.com"]
-    ),
+    Field(max_length=MAX_EMAIL),
     AfterValidator(_checked),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "email",
+            "maxLength": MAX_EMAIL,
+            "examples": ["ann@example.com"],
+        }
+    ),
 ]

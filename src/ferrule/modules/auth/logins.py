@@ -84,12 +84,21 @@ async def end_logins(session: WriteSession, user_id: UUID) -> None:
     )
 
 
+def named_by(claims: Claims) -> tuple[UUID, UUID]:
+    """The login and the user that a token names."""
+    try:
+        return UUID(claims.extra["sid"]), UUID(claims.subject)
+    except (KeyError, ValueError, AttributeError):
+        raise InvalidToken from None
+
+
 async def _locked(session: WriteSession, claims: Claims) -> Login:
     """The live login of a refresh token, kept from changing until the transaction ends."""
+    login_id, user_id = named_by(claims)
     statement = (
         select(Login, User.disabled, User.verified)
         .join(User, User.id == Login.user_id)
-        .where(Login.id == UUID(claims.extra["sid"]), User.id == UUID(claims.subject))
+        .where(Login.id == login_id, User.id == user_id)
         .with_for_update(of=Login, key_share=True)
     )
     row = (await session.execute(statement)).one_or_none()

@@ -15,7 +15,7 @@ _VISIBLE = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u
 Name = Annotated[str, Field(max_length=100, pattern=_VISIBLE, examples=["Ann"])]
 Password = Annotated[str, Field(min_length=1, max_length=MAX_PASSWORD)]
 Token = Annotated[str, Field(max_length=4096)]
-Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,49}$", examples=["admin"])]
+Role = Annotated[str, Field(max_length=50, pattern=r"^[a-z][a-z0-9_.-]*$", examples=["admin"])]
 
 
 def _each_once(roles: list[str]) -> list[str]:
@@ -108,7 +108,7 @@ class UserCreate(UserFields):
 
 
 class UserReplace(UserFields):
-    password: Password | None = Field(None, repr=False, description="Left out: it stays.")
+    password: Password | None = Field(default=None, repr=False, description="Left out: it stays.")
 
 
 class UserPatch(patch_of(UserCreate)):

@@ -5,10 +5,10 @@ from ferrule.schemas import JsonObject, OwnedStored, Price, Schema
 
 class ItemCreate(Schema):
     name: str = Field(min_length=1, max_length=100, examples=["Milk"])
-    description: str | None = Field(None, max_length=10_000)
-    status: str = Field("", max_length=50)
-    price: Price | None = Field(None, examples=["1.20"])
-    quantity: int = Field(1, ge=0, le=2**31 - 1)
+    description: str | None = Field(default=None, max_length=10_000)
+    status: str = Field(default="", max_length=50)
+    price: Price | None = Field(default=None, examples=["1.20"])
+    quantity: int = Field(default=1, ge=0, le=2**31 - 1)
     metadata: JsonObject = Field(default_factory=dict)
 
 

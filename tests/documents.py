@@ -1,0 +1,205 @@
+"""Reads the documentation's pages, and runs what they show.
+
+A page is a script, run from top to bottom in a folder of its own:
+
+- ```` ```python title="notes.py" ```` (any language) is written to that file; the same title again
+  replaces it
+- ```` ```sh ```` is run by bash, as if pasted into one terminal; `:8000` becomes a free port
+- ```` ```sh postgresql ```` is run first, and only where the page is tried on PostgreSQL
+- a block with the word `output` is what the block before printed; `…` stands for anything
+- ```` ```console ```` and ```` ```text ```` are read, not run
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+POSTGRES = "postgresql://postgres@127.0.0.1:5432/ferrule"
+"""The address that pages name; a test's own database takes its place."""
+
+_FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_TITLE = re.compile(r'title="([^"]+)"')
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language, the words behind it, its text and first line."""
+
+    page: Path
+    line: int
+    language: str
+    words: str
+    text: str
+
+    @property
+    def title(self) -> str | None:
+        found = _TITLE.search(self.words)
+        return found and found[1]
+
+    @property
+    def flags(self) -> set[str]:
+        return set(_TITLE.sub("", self.words).split())
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def pages() -> list[Path]:
+    """README.md, CHANGELOG.md, CONTRIBUTING.md and all of docs/."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text.count("\n", 0, match.start()) + 1, *match.groups())
+        for match in _FENCE.finditer(text)
+    ]
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def write(page: Path, folder: Path) -> None:
+    """Write the files that a page shows."""
+    for block in blocks(page):
+        if block.title:
+            (folder / block.title).write_text(block.text, encoding="utf-8")
+
+
+def run(page: Path, folder: Path, *, database_url: str | None = None) -> None:
+    """Run a page's script in `folder`; the test fails at the block that fails or prints otherwise."""
+    kept = folder / ".blocks"
+    kept.mkdir(parents=True)
+    steps = [block for block in blocks(page) if block.title or block.language == "sh"]
+    first = [block for block in steps if "postgresql" in block.flags]
+    steps = [block for block in steps if block not in first]
+    if database_url is not None:
+        steps = first + steps
+    port = _free_port()
+    script = [
+        "set -eumo pipefail",
+        "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT",
+        f"touch {shlex.quote(str(kept / 'none'))}",
+    ]
+    for number, block in enumerate(steps):
+        text = block.text.replace(":8000", f":{port}")
+        if database_url is not None:
+            text = text.replace(POSTGRES, database_url)
+        if block.title:
+            source = kept / f"{number}.file"
+            source.write_text(text, encoding="utf-8")
+            target = shlex.quote(block.title)
+            script.append(f'mkdir -p "$(dirname {target})"; cp {shlex.quote(str(source))} {target}')
+        else:
+            output = shlex.quote(str(kept / f"{number}.output"))
+            script.append(f"echo {block.line} > {shlex.quote(str(kept / 'line'))}")
+            script.append(f"{{\n{text}}} > {output}")
+    (kept / "script").write_text("\n".join(script) + "\n", encoding="utf-8")
+    done, log = _bash(kept / "script", folder, _environment(folder, port))
+    where = (kept / "line").read_text().strip() if (kept / "line").exists() else "?"
+    tail = "\n".join(
+        (kept / f"{number}.output").read_text(errors="replace")
+        for number in range(len(steps))
+        if (kept / f"{number}.output").exists()
+    )[-4000:]
+    assert done == 0, f"{page.relative_to(ROOT)}:{where} ends with {done}\n{tail}\n{log}"
+    _compare(page, steps, kept)
+
+
+def _compare(page: Path, steps: list[Block], kept: Path) -> None:
+    printed = {
+        block.line: kept / f"{number}.output"
+        for number, block in enumerate(steps)
+        if not block.title
+    }
+    before: Block | None = None
+    for block in blocks(page):
+        if "output" in block.flags and before is not None and before.line in printed:
+            given = printed[before.line].read_text(encoding="utf-8").strip()
+            pattern = ".*".join(map(re.escape, block.text.strip().split("…")))
+            assert re.fullmatch(pattern, given, re.DOTALL), f"{block} says otherwise:\n{given}"
+        before = block
+
+
+def _environment(folder: Path, port: int) -> dict[str, str]:
+    """The environment of a newcomer: none of our settings, the commands of this environment."""
+    ours = ("FERRULE_", "PYTEST_", "COV_", "DATABASE_URL", "REDIS_URL", "PORT")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    environment |= {k: v for k, v in os.environ.items() if k.startswith("FERRULE_TEST_")}
+    # Each command would compile all libraries again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment |= {
+        "FERRULE_PORT": str(port),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPYCACHEPREFIX": str(_bytecode(folder)),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return environment
+
+
+def _bytecode(folder: Path) -> Path:
+    """A cache that all pages of a run share: beside the folders of the tests."""
+    return folder.parents[1] / "bytecode"
+
+
+def _bash(script: Path, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    bash = shutil.which("bash")
+    assert bash, "bash runs the pages"
+    with (folder / ".blocks" / "log").open("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [bash, script],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            status = -1
+        finally:
+            for pid in _session(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+        log.seek(0)
+        return status, log.read()[-4000:]
+
+
+def _session(leader: int) -> Iterator[int]:
+    """The processes that a script started and left behind."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(entry.name)) == leader:
+                yield int(entry.name)
+        except ProcessLookupError:
+            continue
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def migrate(folder: Path) -> None:
+    """Write the tutorial's migration, by its commands in one process."""
+    program = (
+        "import asyncio; from ferrule.cli import db;"
+        "db.upgrade('heads'); db.revision('notes', 'notes', False)"
+    )
+    environment = _environment(folder, 0)
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
