@@ -1,4 +1,4 @@
-"""What all tests share: the fixtures of the plugin that ships, and databases without an application."""
+"""What all tests share: the fixtures of the shipped plugin, and databases without application."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -125,12 +125,15 @@ def _compare(page: Path, steps: list[Block], kept: Path) -> None:
         if not block.title
     }
     before: Block | None = None
+    problems: list[str] = []
     for block in blocks(page):
         if "output" in block.flags and before is not None and before.line in printed:
             given = printed[before.line].read_text(encoding="utf-8").strip()
             pattern = ".*".join(map(re.escape, block.text.strip().split("…")))
-            assert re.fullmatch(pattern, given, re.DOTALL), f"{block} says otherwise:\n{given}"
+            if not re.fullmatch(pattern, given, re.DOTALL):
+                problems.append(f"{block}: this was printed:\n{given}")
         before = block
+    assert not problems, "\n".join(problems)
 
 
 def _environment(folder: Path, port: int) -> dict[str, str]:

@@ -51,7 +51,13 @@ def settings() -> str:
         if not lines or (head if nested else None) != group:
             group = head if nested else None
             title = f"{group.lower()}" if group else "The application"
-            lines += ["", f"## {title}", "", "| setting | type | default | meaning |", "|---|---|---|---|"]
+            lines += [
+                "",
+                f"## {title}",
+                "",
+                "| setting | type | default | meaning |",
+                "|---|---|---|---|",
+            ]
         cells = (f"`{row['variable']}`", row["type"], f"`{row['default']}`", row["meaning"])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
@@ -59,7 +65,9 @@ def settings() -> str:
 
 def route_names() -> set[tuple[str, str]]:
     """Method and path of each route, with and without the prefix of the API."""
-    names = {("GET", path) for path in ("/", "/docs", "/redoc", "/openapi.json", "/metrics", "/setup")}
+    names = {
+        ("GET", path) for path in ("/", "/docs", "/redoc", "/openapi.json", "/metrics", "/setup")
+    }
     for route in api_routes(app()):
         for method in route.methods or ():
             path = route.path_format or ""

@@ -3,7 +3,6 @@
 Generated parts are renewed by `WRITE_DOCS=1 .venv/bin/pytest tests/test_docs.py -k generated`.
 """
 
-import ast
 import asyncio
 import os
 import pkgutil
@@ -111,7 +110,9 @@ def test_every_page_is_in_the_index() -> None:
 
 @pytest.mark.parametrize("page", pages(), **IDS)
 def test_named_paths_exist(page: Path) -> None:
-    for path in re.findall(r"`((?:src|tests|docs|requirements|benchmarks|\.ci)/[^`\s]*)`", prose(page)):
+    for path in re.findall(
+        r"`((?:src|tests|docs|requirements|benchmarks|\.ci)/[^`\s]*)`", prose(page)
+    ):
         assert list(ROOT.glob(path.rstrip("/"))), f"{page.relative_to(ROOT)}: {path} does not exist"
 
 

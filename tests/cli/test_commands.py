@@ -110,7 +110,7 @@ def test_openapi_is_json(ferrule: Ferrule) -> None:
 
 def test_settings_show_values_and_sources_without_secrets(ferrule: Ferrule, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("FERRULE_LOG_LEVEL=warning\n")
-    secret = "a secret that must not be printed, 0123456789"
+    secret = "a secret that must not be printed 0123456789"
     url = "postgresql://ann:hunter2@db.example:5433/shop?sslmode=require"
     assert ferrule("settings", "--json", FERRULE_SECRET_KEY=secret, DATABASE_URL=url) == 0
     rows = {row["variable"]: row for row in json.loads(ferrule.out)}
