@@ -107,7 +107,7 @@ def run(page: Path, folder: Path, *, database_url: str | None = None) -> None:
             script.append(f"echo {block.line} > {shlex.quote(str(kept / 'line'))}")
             script.append(f"{{\n{text}}} > {output}")
     (kept / "script").write_text("\n".join(script) + "\n", encoding="utf-8")
-    done, log = _bash(kept / "script", folder, _environment(folder, port))
+    done, log = _bash(kept / "script", folder, _environment(port))
     where = (kept / "line").read_text().strip() if (kept / "line").exists() else "?"
     tail = "\n".join(
         (kept / f"{number}.output").read_text(errors="replace")
@@ -136,25 +136,20 @@ def _compare(page: Path, steps: list[Block], kept: Path) -> None:
     assert not problems, "\n".join(problems)
 
 
-def _environment(folder: Path, port: int) -> dict[str, str]:
+def _environment(port: int) -> dict[str, str]:
     """The environment of a newcomer: none of our settings, the commands of this environment."""
     ours = ("FERRULE_", "PYTEST_", "COV_", "DATABASE_URL", "REDIS_URL", "PORT")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     environment |= {k: v for k, v in os.environ.items() if k.startswith("FERRULE_TEST_")}
-    # Each command would compile all libraries again.
+    # Where bytecode is not to be written, each command would compile all libraries again.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {
         "FERRULE_PORT": str(port),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPYCACHEPREFIX": str(_bytecode(folder)),
+        "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode"),
         "PYTHONUNBUFFERED": "1",
     }
     return environment
-
-
-def _bytecode(folder: Path) -> Path:
-    """A cache that all pages of a run share: beside the folders of the tests."""
-    return folder.parents[1] / "bytecode"
 
 
 def _bash(script: Path, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -204,5 +199,5 @@ def migrate(folder: Path) -> None:
         "import asyncio; from ferrule.cli import db;"
         "db.upgrade('heads'); db.revision('notes', 'notes', False)"
     )
-    environment = _environment(folder, 0)
+    environment = _environment(0)
     subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)

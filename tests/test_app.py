@@ -183,3 +183,24 @@ async def test_the_docs_are_served_from_here(client: AsyncClient) -> None:
         assert "script-src 'self'" in page.headers["Content-Security-Policy"]
         assert "http://" not in page.text
         assert "https://" not in page.text
+
+
+async def test_a_module_that_cannot_start_says_why_without_a_stack() -> None:
+    @asynccontextmanager
+    async def refuse(kit: Kit) -> AsyncGenerator[None]:
+        raise ConfigurationError("FERRULE_SHOP__TILL: there is no such till; name another.")
+        yield
+
+    app = create_app(modules=[*SHIPPED, Module(name="shop", lifespan=refuse)])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(ConfigurationError):
+        await app({"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
+    assert sent == [{"type": "lifespan.startup.failed", "message": str(app.refusal)}]
+    assert "till" in str(app.refusal)

@@ -1,5 +1,6 @@
 """The composition root: `create_app` puts settings and modules together, and nothing else does."""
 
+import sys
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as distribution_version
@@ -12,11 +13,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ferrule.db.base import check_models
 from ferrule.db.database import Database
 from ferrule.db.migrations import prepare
+from ferrule.errors import ConfigurationError
 from ferrule.http import problems
 from ferrule.http.body import JsonBodies, TooLarge
 from ferrule.http.docs import docs_routes
@@ -57,6 +59,7 @@ class Ferrule(FastAPI):
             **options,
         )
         self.modules = modules
+        self.refusal: ConfigurationError | None = None
         self._schemes = {door.name: dict(door.scheme) for m in modules for door in m.doors}
         problems.install(self)
         self.configure(settings)
@@ -91,6 +94,23 @@ class Ferrule(FastAPI):
             allowed_hosts=_hosts(self.settings),
             production=self.settings.production,
         )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+
+        async def explain(message: Message) -> None:
+            error = sys.exc_info()[1]
+            if message["type"] == "lifespan.startup.failed" and isinstance(
+                error, ConfigurationError
+            ):
+                # What to do about it, instead of a stack.
+                self.refusal = error
+                message = {**message, "message": str(error)}
+            await send(message)
+
+        await super().__call__(scope, receive, explain)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -64,8 +64,12 @@ class Module:
 
     @property
     def tables(self) -> frozenset[str]:
-        """The names of its tables."""
-        return frozenset(model.__table__.name for model in self.models)
+        """The names of its tables, with those that join them."""
+        names = {model.__table__.name for model in self.models}
+        for model in self.models:
+            joins = (relation.secondary for relation in model.__mapper__.relationships)
+            names.update(join.name for join in joins if join is not None)
+        return frozenset(names)
 
 
 def resolve(modules: Iterable[Module]) -> tuple[Module, ...]:

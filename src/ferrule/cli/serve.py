@@ -128,6 +128,5 @@ def _run(config: "Config", listener: socket.socket, app: "Ferrule") -> int:
             server.run(sockets=[listener])
     except SystemExit as stop:
         # The log says why: the application could not start.
-        refused = isinstance(getattr(app, "refusal", None), ConfigurationError)
-        return 2 if refused else int(stop.code == STARTUP_FAILURE)
+        return 2 if app.refusal is not None else int(stop.code == STARTUP_FAILURE)
     return 0

@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from multiprocessing import current_process, parent_process
 from typing import TYPE_CHECKING
 
 from ferrule.db import Database
@@ -22,7 +23,7 @@ async def lifespan(kit: Kit) -> AsyncGenerator[None]:
     from ferrule.settings import Settings
 
     async with kit[Database].read() as session:
-        welcome = not await administrator_exists(session)
+        welcome = _speaks_for_all() and not await administrator_exists(session)
     if welcome:
         base = base_url(kit[Settings])
         minutes = kit[AuthSettings].setup_ttl // 60
@@ -36,6 +37,11 @@ async def lifespan(kit: Kit) -> AsyncGenerator[None]:
             flush=True,
         )
     yield
+
+
+def _speaks_for_all() -> bool:
+    """Whether this is the only process of the server, or the first of several."""
+    return parent_process() is None or current_process().name.endswith("-1")
 
 
 def base_url(settings: "Settings") -> str:
