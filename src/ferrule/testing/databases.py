@@ -34,7 +34,7 @@ class TestDatabases:
         try:
             asyncio.run(self._administer("SELECT 1"))
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-            return f"PostgreSQL does not answer at {_without_password(self.postgres_url)}: {error}"
+            return f"at {_without_password(self.postgres_url)}: {error}"
         return None
 
     async def empty(self, app: Ferrule, kind: str, folder: Path) -> Settings:

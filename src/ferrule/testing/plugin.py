@@ -10,10 +10,9 @@ from httpx import ASGITransport, AsyncClient
 
 from ferrule.app import Ferrule
 
-# What follows imports Ferrule inside the functions: pytest loads this file in every project.
 from ferrule.testing import Actors, TestDatabases
 
-_not_run = pytest.StashKey[set[str]]()
+NO_POSTGRES = "PostgreSQL does not answer"
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +29,8 @@ def database_kind(request: pytest.FixtureRequest, databases: TestDatabases) -> s
     kind: str = request.param
     if kind == "postgresql" and (why := databases.why_no_postgres()):
         if os.environ.get("FERRULE_TEST_REQUIRE") == "all":
-            pytest.fail(why)
-        request.config.stash.setdefault(_not_run, set[str]()).add(why)
-        pytest.skip(why)
+            pytest.fail(f"{NO_POSTGRES} {why}")
+        pytest.skip(f"{NO_POSTGRES} {why}")
     return kind
 
 
@@ -72,8 +70,14 @@ async def actors(app: Ferrule) -> AsyncIterator[Actors]:
         yield actors
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for why in sorted(config.stash.get(_not_run, set[str]())):
-        terminalreporter.write_line(f"NOT RUN on PostgreSQL: {why}", yellow=True)
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in the last lines what was not run."""
+    # From the reports, which also come from the processes of pytest-xdist.
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    left_out = [reason for reason in reasons if NO_POSTGRES in reason]
+    if left_out:
+        why = left_out[0].partition(NO_POSTGRES)[2].rstrip("')")
+        terminalreporter.write_line(
+            f"NOT RUN: {len(left_out)} tests on PostgreSQL, which does not answer{why}", yellow=True
+        )
