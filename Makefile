@@ -27,7 +27,7 @@ serve: $(VENV)/.runtime
 	@$(BIN)/ferrule serve $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 -m "not external" $(ARGS)
+	$(BIN)/pytest -n 2 -m "not external and not drill" $(ARGS)
 
 test-external: $(VENV)/.dev
 	FERRULE_TEST_REQUIRE=all $(BIN)/pytest -m external $(ARGS)

@@ -73,13 +73,14 @@ def prose(page: Path) -> str:
 
 def write(page: Path, folder: Path) -> None:
     """Write the files that a page shows."""
+    folder.mkdir(parents=True)
     for block in blocks(page):
         if block.title:
             (folder / block.title).write_text(block.text, encoding="utf-8")
 
 
 def run(page: Path, folder: Path, *, database_url: str | None = None) -> None:
-    """Run a page's script in `folder`; the test fails at the block that fails or prints otherwise."""
+    """Run a page's script in `folder`; fails at the block that fails or prints otherwise."""
     kept = folder / ".blocks"
     kept.mkdir(parents=True)
     steps = [block for block in blocks(page) if block.title or block.language == "sh"]
@@ -118,6 +119,24 @@ def run(page: Path, folder: Path, *, database_url: str | None = None) -> None:
     _compare(page, steps, kept)
 
 
+def answers(command: str, folder: Path) -> None:
+    """Start a server by the line that a page shows; it serves the application that ships."""
+    port = _free_port()
+    line = re.sub(r"(?<=[: ])8000\b", str(port), command).replace("notes:app", "ferrule.asgi:app")
+    line = line.replace("0.0.0.0", "127.0.0.1")
+    work = folder / str(port)
+    (work / ".blocks").mkdir(parents=True)
+    script = work / ".blocks" / "script"
+    script.write_text(
+        f"{line} &\n"
+        f"for _ in $(seq 200); do sleep 0.2; jobs %1 >/dev/null || exit 1\n"
+        f"if curl -fs -o answer http://127.0.0.1:{port}/api/v1/health; then exit 0; fi\n"
+        "done; exit 1\n"
+    )
+    done, log = _bash(script, work, _environment(port))
+    assert done == 0, f"{line}\n{log}"
+
+
 def _compare(page: Path, steps: list[Block], kept: Path) -> None:
     printed = {
         block.line: kept / f"{number}.output"
@@ -148,6 +167,8 @@ def _environment(port: int) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode"),
         "PYTHONUNBUFFERED": "1",
+        # A newcomer has not what we test with, and it takes long to import.
+        "PYTEST_ADDOPTS": "-p no:schemathesis -p no:hypothesispytest -p no:xdist",
     }
     return environment
 
@@ -196,8 +217,8 @@ def _free_port() -> int:
 def migrate(folder: Path) -> None:
     """Write the tutorial's migration, by its commands in one process."""
     program = (
-        "import asyncio; from ferrule.cli import db;"
-        "db.upgrade('heads'); db.revision('notes', 'notes', False)"
+        "from ferrule.cli import db;"
+        "db.upgrade('heads'); db.revision('notes', 'notes', False); db.upgrade('heads')"
     )
     environment = _environment(0)
     subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)

@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def _texts() -> dict[str, str]:
     texts: dict[str, str] = {}
     for file in SOURCE.rglob("*.py"):
         body = ast.parse(file.read_text(encoding="utf-8")).body
-        for node, below in zip(body, body[1:], strict=False):
+        for node, below in pairwise(body):
             if (
                 isinstance(node, ast.Assign)
                 and isinstance(node.targets[0], ast.Name)
@@ -172,7 +173,7 @@ NOTES = {
     "SignedIn": "Annotation of an endpoint's `actor`: who is signed in.",
     "Action": "What is done to a resource: list, get, create, replace, update, delete, restore.",
     "Read": "Annotation of an endpoint's `session`: a `ReadSession`.",
-    "Write": "Annotation of an endpoint's `session`: a `WriteSession`, committed before the answer.",
+    "Write": "Annotation of an endpoint's `session`: a `WriteSession`, committed first.",
     "administrator": "The access of administrators, for routers, resources and modules.",
     "public": "The access of anybody, for routers, resources and modules.",
     "signed_in": "The access of who is signed in, for routers, resources and modules.",
@@ -185,9 +186,9 @@ def _written_below(name: str) -> str | None:
 
 
 def error_codes() -> set[str]:
-    """Codes of problems and of refused fields: those of classes, and those written where they are raised."""
+    """Codes of problems and of refused fields, of classes and written where they are raised."""
     for found in pkgutil.walk_packages(ferrule.__path__, "ferrule."):
-        if found.name != "ferrule.asgi":
+        if found.name not in ("ferrule.asgi", "ferrule.db.migrations.env"):
             importlib.import_module(found.name)
     codes = {kind.code for kind in _kinds(Error)} | set(CODES.values())
     for file in SOURCE.rglob("*.py"):

@@ -1,6 +1,6 @@
 """The documentation is run, and what it says of the code is compared with the code.
 
-Generated parts are renewed by `WRITE_DOCS=1 .venv/bin/pytest tests/test_docs.py -k generated`.
+Generated parts are renewed by `WRITE_DOCS=1 .venv/bin/pytest tests/test_docs.py -k up_to_date`.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,22 +47,52 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+class Guides:
+    """Runs pages, each in its own project: the tutorial in an empty one, guides where it ends."""
+
+    def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
+        self._folder, self._pool = folder, pool
+        self._runs: dict[Path, Future[None]] = {}
+        self._notes = folder / "notes"
+
+    def start(self, page: Path) -> None:
+        if not self._notes.exists() and page != TUTORIAL:
+            documents.write(TUTORIAL, self._notes)
+            documents.migrate(self._notes)
+        if page not in self._runs:
+            self._runs[page] = self._pool.submit(self._run, page)
+
+    def __call__(self, page: Path) -> None:
+        self.start(page)
+        self._runs[page].result()
+
+    def _run(self, page: Path) -> None:
+        folder = self._folder / page.stem
+        if page != TUTORIAL:
+            shutil.copytree(self._notes, folder)
+        documents.run(page, folder)
+
+
 @pytest.fixture(scope="session")
-def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project at the end of the tutorial, from which each guide goes on."""
-    folder = tmp_path_factory.mktemp("notes") / "notes"
-    folder.mkdir()
-    documents.write(TUTORIAL, folder)
-    documents.migrate(folder)
-    return folder
+def guides(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Guides]:
+    with ThreadPoolExecutor(2) as pool:
+        guides = Guides(tmp_path_factory.mktemp("guides"), pool)
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            # Two at a time; with xdist its workers share them.
+            for item in request.session.items:
+                if item.name.startswith("test_a_guide["):
+                    guides.start(item.callspec.params["page"])
+        yield guides
 
 
 def test_the_tour_of_the_readme(checkout: Path, database_url: str | None) -> None:
     documents.run(README, checkout, database_url=database_url)
 
 
-def test_the_tutorial(tmp_path: Path) -> None:
-    documents.run(TUTORIAL, tmp_path / "notes")
+def test_the_tutorial(guides: Guides) -> None:
+    guides(TUTORIAL)
 
 
 def test_the_tutorial_takes_forty_lines() -> None:
@@ -71,10 +102,16 @@ def test_the_tutorial_takes_forty_lines() -> None:
 
 
 @pytest.mark.parametrize("page", HOW_TO, **IDS)
-def test_a_guide(page: Path, notes: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "notes"
-    shutil.copytree(notes, folder, ignore=shutil.ignore_patterns(".blocks", "ferrule-data"))
-    documents.run(page, folder)
+def test_a_guide(page: Path, guides: Guides) -> None:
+    guides(page)
+
+
+def test_the_servers_of_the_deploy_guide(tmp_path: Path) -> None:
+    page = (DOCS / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\$ ((?:ferrule serve|uvicorn|granian|gunicorn) .+)$", page, re.MULTILINE)
+    assert len(lines) == 4
+    with ThreadPoolExecutor(len(lines)) as pool:
+        list(pool.map(lambda line: documents.answers(line, tmp_path), lines))
 
 
 @pytest.mark.parametrize("page", pages(), **IDS)
@@ -149,7 +186,7 @@ def test_what_is_generated_is_up_to_date(name: str) -> None:
         return
     assert old == new, (
         f"docs/reference/{name} is out of date: run "
-        f"WRITE_DOCS=1 .venv/bin/pytest tests/test_docs.py -k generated"
+        f"WRITE_DOCS=1 .venv/bin/pytest tests/test_docs.py -k up_to_date"
     )
 
 

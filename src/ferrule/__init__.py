@@ -31,6 +31,7 @@ from ferrule.errors import (
     Unauthenticated,
     Unavailable,
 )
+from ferrule.http.etag import IfMatchHeader, etag
 from ferrule.kit import Kit
 from ferrule.module import Module, SettingsGroup
 from ferrule.resources import Resource, resource_router
@@ -48,6 +49,7 @@ __all__ = [
     "Error",
     "Ferrule",
     "Forbidden",
+    "IfMatchHeader",
     "Invalid",
     "JsonObject",
     "Kit",
@@ -67,6 +69,7 @@ __all__ = [
     "Unavailable",
     "administrator",
     "create_app",
+    "etag",
     "patch_of",
     "public",
     "resource_router",

@@ -71,6 +71,7 @@ class Ferrule(FastAPI):
         self.kit = Kit(*settings.groups(), Metrics(version=self.version))
         self.kit.provide(settings, kind=Settings)
         self.max_body_size = settings.http.max_body
+        self.openapi_schema = None
         self.middleware_stack = None
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -114,7 +115,7 @@ class Ferrule(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = describe(self, self._schemes)
+            self.openapi_schema = describe(self, self._schemes, self.settings)
         return self.openapi_schema
 
     @asynccontextmanager

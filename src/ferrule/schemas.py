@@ -5,10 +5,10 @@ A schema that says `name: str` refuses NUL and lone surrogates, `count: int` wha
 the same 422 on both databases.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 from uuid import UUID
 
 from pydantic import (
@@ -17,10 +17,14 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    TypeAdapter,
+    WithJsonSchema,
     create_model,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import no_info_before_validator_function
+from typing_extensions import TypeAliasType
 
 from ferrule.db.types import MAX_INT, json_problem
 
@@ -28,22 +32,28 @@ TEXT = r"^[^\x00]*$"
 MAX_TEXT = 100_000
 """Characters of a string that has no `max_length` of its own."""
 JSON_DEPTH = 64
+SETTINGS = "x-settings"
+"""Where a JSON schema names the settings that its keywords come from; the OpenAPI has their values."""
 # A day from the calendar's ends, so that no time zone leads beyond them.
 _FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 S = TypeVar("S", bound="Schema")
 
 
-def _bound(schema: Any) -> None:
+def _bound(schema: Any, *, strict: bool) -> None:
     """Give text, integers, decimals and times in a core schema the bounds that they lack."""
     if isinstance(schema, list | tuple):
         for part in cast(list[Any], schema):
-            _bound(part)
+            _bound(part, strict=strict)
         return
     if not isinstance(schema, dict):
         return
     node = cast(dict[str, Any], schema)
     kind = node.get("type")
+    if strict and kind in ("int", "float", "bool"):
+        node.setdefault("strict", True)
+    if kind == "function-before" and node["function"]["function"] is _whole:
+        return
     if kind == "str":
         node.setdefault("pattern", TEXT)
         return
@@ -52,6 +62,10 @@ def _bound(schema: Any) -> None:
             node.setdefault("le", MAX_INT)
         if "gt" not in node:
             node.setdefault("ge", -MAX_INT)
+        if node.get("strict"):
+            inner = dict(node)
+            node.clear()
+            node.update(no_info_before_validator_function(_whole, cast(Any, inner)))
         return
     if kind == "datetime":
         node.setdefault("tz_constraint", "aware")
@@ -62,10 +76,33 @@ def _bound(schema: Any) -> None:
         if "max_digits" not in node:
             node.setdefault("decimal_places", 2)
             node["max_digits"] = 14
+        node["metadata"] = {"pydantic_js_functions": [_decimal], **node.get("metadata", {})}
         return
     for key, part in node.items():
         if key not in ("metadata", "serialization", "default"):
-            _bound(part)
+            _bound(part, strict=strict)
+
+
+def _whole(value: Any) -> Any:
+    """5.0 is an integer in JSON, and some clients write it so."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _decimal(schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """How a decimal is documented: with its digits, which Pydantic leaves out."""
+    documented = handler(schema)
+    places = schema.get("decimal_places") or 0
+    whole = schema["max_digits"] - places
+    sign = "" if schema.get("ge", -1) >= 0 else "-?"
+    for kind in documented.get("anyOf", [documented]):
+        if kind["type"] == "string":
+            kind.pop("maxLength", None)
+            fraction = rf"(\.[0-9]{{1,{places}}})?" if places else ""
+            kind["pattern"] = rf"^{sign}[0-9]{{1,{whole}}}{fraction}$"
+        else:
+            kind.setdefault("maximum", 10**whole - 1)
+            kind["multipleOf"] = 10**-places
+    return documented
 
 
 class Schema(BaseModel):
@@ -78,14 +115,21 @@ class Schema(BaseModel):
         str_max_length=MAX_TEXT,
         ser_json_inf_nan="null",
     )
+    comes_as_text: ClassVar[bool] = False
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         schema = handler(source)
-        _bound(schema)
+        _bound(schema, strict=not cls.comes_as_text)
         return schema
+
+
+class TextSchema(Schema):
+    """Base of query parameters and forms, where numbers and truth values come as text too."""
+
+    comes_as_text = True
 
 
 class Stored(Schema):
@@ -112,11 +156,32 @@ def _storable_json(value: Any) -> Any:
     return value
 
 
-JsonObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]
+_Number = Annotated[float, Field(ge=-MAX_INT, le=MAX_INT)]
+_Text = Annotated[str, WithJsonSchema({"type": "string", "pattern": TEXT})]
+_KEYS = Field(json_schema_extra={"propertyNames": {"pattern": TEXT}})
+JsonValue = TypeAliasType(
+    "JsonValue",
+    "None | bool | _Number | _Text | list[JsonValue] | Annotated[dict[str, JsonValue], _KEYS]",
+)
+
+
+class _AsStored:
+    """How JSON of any content is documented: with what both databases can hold."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return handler(TypeAdapter(Annotated[dict[str, JsonValue], _KEYS]).core_schema)
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_storable_json), _AsStored()]
 """A JSON object of any content that both databases can hold."""
 
 Price = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=2, allow_inf_nan=False)]
 """An exact amount, at least 0, with two places."""
+
+
+def from_settings(**keywords: str) -> dict[str, Any]:
+    """For `json_schema_extra`: keywords whose values stand in settings, `minLength="auth.min"`."""
+    return {SETTINGS: keywords}
 
 
 def patch_of(schema: type[S]) -> type[S]:
@@ -128,6 +193,7 @@ def patch_of(schema: type[S]) -> type[S]:
     for name, field in schema.model_fields.items():
         optional = FieldInfo.from_annotation(field.rebuild_annotation())
         optional.description, optional.examples = field.description, field.examples
+        optional.json_schema_extra = field.json_schema_extra
         # A factory, because a default would be documented as if it were applied.
         optional.default_factory = _left_out
         fields[name] = (field.rebuild_annotation(), optional)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ def serve(*, host: str | None, port: int | None, workers: int | None, reload: bo
             file=sys.stderr,
         )
         return 1
+    # When uvicorn has stopped cleanly it raises the signal once more, for whoever handled it before.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         return _run(config, listener, app)
     except KeyboardInterrupt:

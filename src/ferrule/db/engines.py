@@ -20,10 +20,10 @@ from ferrule.errors import ConfigurationError, Unavailable
 
 log = structlog.get_logger("ferrule.db")
 # A pool logs under the name of its class, which SQLAlchemy's own level does not reach.
-logging.getLogger(f"{__name__}._WriterPool").setLevel(logging.WARNING)
+logging.getLogger(f"{__name__}._FairPool").setLevel(logging.WARNING)
 
 MAX_WAITING = 1000
-"""Writers that may queue on SQLite; one more is answered 503 at once."""
+"""Requests that may queue for a connection; one more is answered 503 at once."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,16 @@ def migration_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     )
 
 
-class _WriterPool(AsyncAdaptedQueuePool):
-    """One connection, handed on in the order of asking, with a deadline.
+class _FairPool(AsyncAdaptedQueuePool):
+    """Connections, handed on in the order of asking, with a deadline.
 
-    SQLAlchemy's own queue lets a newcomer overtake those who wait; `asyncio.Lock` does not.
+    SQLAlchemy's own queue lets a newcomer overtake those who wait; `asyncio.Semaphore` does not.
     """
 
-    def __init__(self, *args: Any, timeout: float, **kwargs: Any) -> None:
-        super().__init__(*args, timeout=timeout, **kwargs)
+    def __init__(self, *args: Any, pool_size: int, timeout: float, **kwargs: Any) -> None:
+        super().__init__(*args, pool_size=pool_size, timeout=timeout, **kwargs)
         self._deadline = timeout
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Semaphore(pool_size)
         self._waiting = 0
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -119,15 +119,13 @@ class _WriterPool(AsyncAdaptedQueuePool):
 
     async def _await_turn(self) -> None:
         if self._waiting >= MAX_WAITING:
-            raise Unavailable("Too many writes are waiting. Try again shortly.")
+            raise Unavailable("Too many requests are waiting. Try again shortly.")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._deadline):
                 await self._turn.acquire()
         except TimeoutError:
-            raise Unavailable(
-                "The database is busy with other writes. Try again shortly."
-            ) from None
+            raise Unavailable("The database is busy. Try again shortly.") from None
         finally:
             self._waiting -= 1
 
@@ -136,7 +134,7 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> Engines:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     common = (f"busy_timeout={int(settings.wait * 1000)}", "foreign_keys=ON", "cache_size=-16384")
     write = _sqlite_engine(
-        url, poolclass=_WriterPool, pool_size=1, max_overflow=0, pool_timeout=settings.wait
+        url, poolclass=_FairPool, pool_size=1, max_overflow=0, pool_timeout=settings.wait
     )
     # FULL: a commit is on the disk before it is acknowledged, also if the machine loses power.
     _on_connect(write, *common, "journal_mode=WAL", "synchronous=FULL")
@@ -192,11 +190,18 @@ def _begin_immediate(engine: AsyncEngine) -> None:
     def begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    # A COMMIT that fails leaves SQLite's transaction open, which SQLAlchemy takes for ended.
+    @event.listens_for(engine.sync_engine, "reset")
+    def reset(connection: Any, _: Any, state: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if state.asyncio_safe and connection.driver_connection.in_transaction:
+            connection.rollback()
+
 
 def _postgresql(url: URL, settings: DatabaseSettings) -> Engines:
     write = create_async_engine(
         url,
         json_serializer=to_json,
+        poolclass=_FairPool,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.wait,

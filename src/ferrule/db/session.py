@@ -10,6 +10,7 @@ from typing import Annotated, Any, Never
 
 from fastapi import Depends
 from sqlalchemy import event, text
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
@@ -72,7 +73,11 @@ class ReadSession(AsyncSession):
         )
 
     async def _release(self) -> None:
-        await super().commit()
+        try:
+            await super().commit()
+        except PendingRollbackError:
+            # The connection was lost during the statement, whose own failure is the one to tell.
+            await super().rollback()
 
 
 class WriteSession(ReadSession):

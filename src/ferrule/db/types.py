@@ -124,8 +124,8 @@ Path = tuple[str | int, ...]
 def json_problem(value: Any, *, depth: int) -> tuple[Path, str] | None:
     """Where and why a JSON value cannot be stored alike on both databases; None if it can.
 
-    Refused are NUL and lone surrogates in text and keys, integers beyond ±2^53, numbers that are
-    not finite, and nesting deeper than `depth`.
+    Refused are NUL and lone surrogates in text and keys, numbers beyond ±2^53 or not finite, and
+    nesting deeper than `depth`.
     """
     if isinstance(value, str):
         problem = text_problem(value)
@@ -134,12 +134,19 @@ def json_problem(value: Any, *, depth: int) -> tuple[Path, str] | None:
     elif isinstance(value, int):
         problem = None if -MAX_INT <= value <= MAX_INT else "an integer is beyond ±2^53"
     elif isinstance(value, float):
-        problem = None if math.isfinite(value) else "a number is not finite"
+        problem = _float_problem(value)
     elif isinstance(value, dict | list):
         return _nested_problem(cast(Any, value), depth)
     else:
         problem = f"{type(value).__name__} is not JSON"
     return ((), problem) if problem else None
+
+
+def _float_problem(value: float) -> str | None:
+    if not math.isfinite(value):
+        return "a number is not finite"
+    # PostgreSQL gives 1e300 back as an integer of 301 digits.
+    return None if -MAX_INT <= value <= MAX_INT else "a number is beyond ±2^53"
 
 
 def _nested_problem(value: dict[Any, Any] | list[Any], depth: int) -> tuple[Path, str] | None:

@@ -42,7 +42,11 @@ ANY_REVISION = IfMatch()
 def _if_match(
     if_match: Annotated[
         str | None,
-        Header(max_length=1000, description="ETag of the row as you read it; 412 if it changed."),
+        Header(
+            max_length=1000,
+            description="ETag of the row as you read it; 412 if it changed.",
+            examples=['"1"', "*"],
+        ),
     ] = None,
 ) -> IfMatch:
     return IfMatch(if_match)

@@ -1,5 +1,7 @@
 """The description of the API: FastAPI's own, with typed errors, security and the envelope named."""
 
+from inspect import isclass
+from operator import attrgetter
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -8,8 +10,10 @@ from fastapi.routing import RouteContext
 
 from ferrule.http.problems import MEDIA_TYPE, Problem
 from ferrule.http.routes import access_of, api_routes
+from ferrule.schemas import SETTINGS, Schema
 
-REFERENCE = "#/components/schemas/Problem"
+SCHEMAS = "#/components/schemas/{model}"
+REFERENCE = SCHEMAS.format(model="Problem")
 
 DESCRIPTIONS = {
     400: "The address or the host is refused",
@@ -26,7 +30,7 @@ DESCRIPTIONS = {
 }
 
 
-def describe(app: FastAPI, schemes: dict[str, Any]) -> dict[str, Any]:
+def describe(app: FastAPI, schemes: dict[str, Any], settings: object) -> dict[str, Any]:
     """The OpenAPI document. `schemes` are the security schemes of the doors."""
     document = get_openapi(
         title=app.title,
@@ -40,9 +44,10 @@ def describe(app: FastAPI, schemes: dict[str, Any]) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    model = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    model = Problem.model_json_schema(ref_template=SCHEMAS)
     schemas.update(model.pop("$defs", {}))
     schemas["Problem"] = model
+    _take_settings(schemas, settings)
     if schemes:
         components["securitySchemes"] = schemes
     for route in api_routes(app):
@@ -57,6 +62,10 @@ def _complete(operation: dict[str, Any], route: RouteContext, doors: list[str]) 
     accesses = access_of(route)
     if not all(access.anonymous for access in accesses):
         operation["security"] = [{door: []} for door in doors]
+    bounded = _bounded(route)
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = bounded.get(parameter["name"], parameter["schema"])
+        _not_null(parameter["schema"])
     responses = operation["responses"]
     for status in sorted(_statuses(operation, route)):
         if str(status) == "422" or str(status) not in responses:
@@ -71,6 +80,40 @@ def _complete(operation: dict[str, Any], route: RouteContext, doors: list[str]) 
             }
 
 
+def _take_settings(node: Any, settings: object) -> None:
+    """Replace what `from_settings` has marked by the values."""
+    if isinstance(node, list):
+        for part in cast(list[Any], node):
+            _take_settings(part, settings)
+    elif isinstance(node, dict):
+        schema = cast(dict[str, Any], node)
+        for keyword, setting in schema.pop(SETTINGS, {}).items():
+            schema[keyword] = attrgetter(setting)(settings)
+        _take_settings(list(schema.values()), settings)
+
+
+def _bounded(route: RouteContext) -> dict[str, Any]:
+    """The query parameters of `Schema` types: FastAPI knows their fields, not the bounds."""
+    found: dict[str, Any] = {}
+    for field in route.dependant.query_params:
+        kind = field.field_info.annotation
+        if isclass(kind) and issubclass(kind, Schema):
+            found |= kind.model_json_schema(ref_template=SCHEMAS)["properties"]
+    return found
+
+
+def _not_null(schema: dict[str, Any]) -> None:
+    """A parameter is left out or has a value: null, in Python, stands for the former."""
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema.update(kinds[0])
+    elif kinds:
+        schema["anyOf"] = kinds
+
+
 def _statuses(operation: dict[str, Any], route: RouteContext) -> set[int]:
     """The errors that an operation can answer, from its parts."""
     statuses = {400, 500, 503}
@@ -80,7 +123,7 @@ def _statuses(operation: dict[str, Any], route: RouteContext) -> set[int]:
         statuses |= {401, 403}
     if any(parameter["in"] == "path" for parameter in parameters):
         statuses.add(404)
-    if any(parameter["name"] == "If-Match" for parameter in parameters):
+    if any(parameter["name"].lower() == "if-match" for parameter in parameters):
         statuses.add(412)
     if parameters or body:
         statuses.add(422)

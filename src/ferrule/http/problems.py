@@ -8,9 +8,11 @@ from typing import Any, cast
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ferrule.errors import Error, FieldError
 from ferrule.schemas import Schema
@@ -112,12 +114,24 @@ async def _http(request: Request, error: HTTPException) -> Response:
         return Response(status_code=error.status_code, headers=error.headers)
     # Details of the framework's own 404 and 405 only repeat the title.
     own = error.status_code not in DETAILS and isinstance(cast(Any, error.detail), str)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {**(headers or {}), "Allow": ", ".join(sorted(_methods(request)))}
     return problem(
         error.status_code,
         request_id=_request_id(request),
         detail=error.detail if own else None,
-        headers=error.headers,
+        headers=headers,
     )
+
+
+def _methods(request: Request) -> set[str]:
+    """What the address knows; the framework names the methods of one route alone."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.router.routes):
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
 
 
 async def _validation(request: Request, error: RequestValidationError) -> Response:

@@ -39,7 +39,7 @@ class RouteNames:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             matching = [route for route in candidates if route.path_regex.match(path)]
             candidates = matching or candidates
-        return (candidates[0].path if candidates else None) or UNMATCHED
+        return (candidates[0].path_format if candidates else None) or UNMATCHED
 
 
 def api_routes(app: FastAPI) -> Iterator[RouteContext]:

@@ -106,19 +106,26 @@ router = APIRouter(prefix="/health", tags=["health"], dependencies=[Depends(prob
 _UNHEALTHY = {503: {"model": HealthReport, "description": "A check fails."}}
 
 
-@router.get("", responses={**_UNHEALTHY}, response_model_exclude_none=True)
+@router.get(
+    "", summary="Ask every check", responses={**_UNHEALTHY}, response_model_exclude_none=True
+)
 async def read_health(request: Request, response: Response) -> HealthReport:
     """Every check and its time."""
     return _answer(response, await _health(request).report())
 
 
-@router.get("/live", response_model_exclude_none=True)
+@router.get("/live", summary="Ask whether the process turns", response_model_exclude_none=True)
 async def read_liveness(response: Response) -> HealthReport:
     """Whether the process answers at all; an orchestrator restarts it if not."""
     return _answer(response, _report({}))
 
 
-@router.get("/ready", responses={**_UNHEALTHY}, response_model_exclude_none=True)
+@router.get(
+    "/ready",
+    summary="Ask whether to send requests",
+    responses={**_UNHEALTHY},
+    response_model_exclude_none=True,
+)
 async def read_readiness(request: Request, response: Response) -> HealthReport:
     """Whether requests may be sent here: every check is ok, and it is not about to stop."""
     health = _health(request)

@@ -3,18 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from ferrule.db.listing import OPERATORS, Window
 from ferrule.errors import ConfigurationError
-from ferrule.schemas import Schema
+from ferrule.schemas import TextSchema
 
+MAX_TEXT = 2000
+"""Characters of a text; servers take 64 KiB of an address."""
 PAGING = frozenset({"limit", "offset", "page", "cursor", "count", "sort", "search"})
 
 
-class ListQuery(Schema):
+class ListQuery(TextSchema):
     """What every list can be asked. `offset`, `page` and `cursor` exclude each other."""
+
+    model_config = ConfigDict(str_max_length=MAX_TEXT)
 
     limit: int = Field(default=50, ge=1, le=100, description="Rows of a page.")
     offset: int | None = Field(default=None, ge=0, description="Rows to skip.")
@@ -23,7 +27,6 @@ class ListQuery(Schema):
     )
     cursor: str | None = Field(
         default=None,
-        max_length=2000,
         description="`next` of the page before: as fast on the last page.",
     )
     count: bool | None = Field(

@@ -71,7 +71,7 @@ def _list(router: APIRouter, resource: Resource[Any]) -> None:
 
 def _get(router: APIRouter, resource: Resource[Any]) -> None:
     @router.get(
-        "/{id}",
+        "/{id:uuid}",
         response_model=resource.response_schema,
         responses={200: {"headers": ETAG}, 304: {"description": "Not changed"}},
         summary=_summary(resource, "Get one of"),
@@ -107,7 +107,7 @@ def _create(router: APIRouter, resource: Resource[Any]) -> None:
 
 def _replace(router: APIRouter, resource: Resource[Any]) -> None:
     @router.put(
-        "/{id}",
+        "/{id:uuid}",
         response_model=resource.response_schema,
         responses={200: {"headers": ETAG}},
         summary=_summary(resource, "Replace one of"),
@@ -126,7 +126,7 @@ def _replace(router: APIRouter, resource: Resource[Any]) -> None:
 
 def _update(router: APIRouter, resource: Resource[Any]) -> None:
     @router.patch(
-        "/{id}",
+        "/{id:uuid}",
         response_model=resource.response_schema,
         responses={200: {"headers": ETAG}},
         summary=_summary(resource, "Change one of"),
@@ -144,7 +144,7 @@ def _update(router: APIRouter, resource: Resource[Any]) -> None:
 
 
 def _delete(router: APIRouter, resource: Resource[Any]) -> None:
-    @router.delete("/{id}", status_code=204, summary=_summary(resource, "Delete one of"))
+    @router.delete("/{id:uuid}", status_code=204, summary=_summary(resource, "Delete one of"))
     @_endpoint(resource, "delete")
     async def _(id: UUID, session: Write, actor: Any, if_match: IfMatchHeader) -> None:
         await resource.delete(session, actor, id, if_match)
@@ -152,7 +152,7 @@ def _delete(router: APIRouter, resource: Resource[Any]) -> None:
 
 def _restore(router: APIRouter, resource: Resource[Any]) -> None:
     @router.post(
-        "/{id}/restore",
+        "/{id:uuid}/restore",
         response_model=resource.response_schema,
         responses={200: {"headers": ETAG}},
         summary=_summary(resource, "Restore one of"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import CHAR, MetaData
+from sqlalchemy.sql.elements import False_, True_
 from sqlalchemy.types import TypeEngine
 
 from ferrule.db.migrations.revisions import Revisions
@@ -45,7 +46,12 @@ def comparison(modules: Iterable[Module], revisions: Revisions) -> dict[str, Any
 
 
 def render_item(kind: str, item: Any, context: Any) -> str | bool:
-    """A type as source text: ours by name, reflected ones as the portable type they stand for."""
+    """A type as source text: ours by name, reflected ones as the portable type they stand for.
+
+    So is a default that the server sets to true or false, which SQLite would write as a number.
+    """
+    if kind == "server_default" and isinstance(getattr(item, "arg", None), True_ | False_):
+        return "sa.true()" if isinstance(item.arg, True_) else "sa.false()"
     if kind != "type":
         return False
     rendered = _our_type(item)

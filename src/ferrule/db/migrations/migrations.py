@@ -197,7 +197,10 @@ class Migrations:
     async def _require_head(self, purpose: str) -> None:
         status = await self.status()
         status.refuse_unknown()
-        if status.pending:
+        if status.pending and self.url.get_backend_name() == "sqlite":
+            # As a start would do.
+            await self.upgrade()
+        elif status.pending:
             raise ConfigurationError(
                 f"The database lacks {', '.join(status.pending)}: to {purpose}, run "
                 f"`ferrule db upgrade` first."

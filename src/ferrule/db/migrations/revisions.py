@@ -59,7 +59,14 @@ class Revisions:
 
     def __init__(self, modules: Iterable[Module]) -> None:
         found: dict[str, Revision] = {}
+        folders: dict[Path | None, str] = {}
         for module in modules:
+            neighbour = folders.setdefault(module.migrations, module.name)
+            if module.migrations is not None and neighbour != module.name:
+                raise ConfigurationError(
+                    f"The models of the modules {neighbour!r} and {module.name!r} stand in one "
+                    f"folder, and so would their migrations: give each module a package of its own."
+                )
             for revision in _read_folder(module):
                 if revision.id in found:
                     twin = found[revision.id]

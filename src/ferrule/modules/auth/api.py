@@ -138,7 +138,7 @@ async def create_user(
     return _with_etag(response, user)
 
 
-@administration.put("/{id}", response_model=UserResponse, summary="Replace one of users")
+@administration.put("/{id:uuid}", response_model=UserResponse, summary="Replace one of users")
 async def replace_user(
     id: UUID,
     data: UserReplace,
@@ -151,7 +151,7 @@ async def replace_user(
     return _with_etag(response, user)
 
 
-@administration.patch("/{id}", response_model=UserResponse, summary="Change one of users")
+@administration.patch("/{id:uuid}", response_model=UserResponse, summary="Change one of users")
 async def update_user(
     id: UUID,
     data: UserPatch,

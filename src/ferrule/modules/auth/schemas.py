@@ -7,13 +7,21 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from ferrule.modules.auth.emails import MAX_EMAIL, Email
 from ferrule.modules.auth.settings import MAX_PASSWORD
-from ferrule.schemas import Schema, Stored, patch_of
+from ferrule.schemas import Schema, Stored, TextSchema, from_settings, patch_of
 
 # Control characters, and what turns or hides text around it (I4): a name is shown to other people.
 _VISIBLE = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
 
 Name = Annotated[str, Field(max_length=100, pattern=_VISIBLE, examples=["Ann"])]
 Password = Annotated[str, Field(min_length=1, max_length=MAX_PASSWORD)]
+NewPassword = Annotated[
+    Password,
+    Field(
+        json_schema_extra=from_settings(
+            minLength="auth.password_min", maxLength="auth.password_max"
+        )
+    ),
+]
 Token = Annotated[str, Field(max_length=4096)]
 Role = Annotated[str, Field(max_length=50, pattern=r"^[a-z][a-z0-9_.-]*$", examples=["admin"])]
 
@@ -29,7 +37,7 @@ class Register(Schema):
     """A new account."""
 
     email: Email
-    password: Password = Field(repr=False)
+    password: NewPassword = Field(repr=False)
     name: Name = ""
 
 
@@ -39,7 +47,7 @@ class Accepted(Schema):
     detail: str
 
 
-class LoginForm(Schema):
+class LoginForm(TextSchema):
     """The form of OAuth2's password grant (RFC 6749, section 4.3.2)."""
 
     # The same section: what a server does not know it ignores.
@@ -68,7 +76,7 @@ class Setup(Schema):
 
     token: Token = Field(repr=False)
     email: Email
-    password: Password = Field(repr=False)
+    password: NewPassword = Field(repr=False)
     name: Name = ""
 
 
@@ -104,11 +112,13 @@ class UserFields(Schema):
 
 
 class UserCreate(UserFields):
-    password: Password = Field(repr=False)
+    password: NewPassword = Field(repr=False)
 
 
 class UserReplace(UserFields):
-    password: Password | None = Field(default=None, repr=False, description="Left out: it stays.")
+    password: NewPassword | None = Field(
+        default=None, repr=False, description="Left out: it stays."
+    )
 
 
 class UserPatch(patch_of(UserCreate)):
