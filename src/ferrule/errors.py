@@ -100,7 +100,10 @@ class TooManyRequests(Error):
 
 
 class Unavailable(Error):
-    """Nothing was written; the same request can succeed later."""
+    """The same request can succeed later.
+
+    Nothing was written, unless the connection to the database was lost during the COMMIT itself.
+    """
 
     status, code, title = 503, "unavailable", "Service Unavailable"
 

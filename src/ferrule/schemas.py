@@ -33,7 +33,7 @@ MAX_TEXT = 100_000
 """Characters of a string that has no `max_length` of its own."""
 JSON_DEPTH = 64
 SETTINGS = "x-settings"
-"""Where a JSON schema names the settings that its keywords come from; the OpenAPI has their values."""
+"""Where a JSON schema names settings that keywords come from; OpenAPI has their values."""
 # A day from the calendar's ends, so that no time zone leads beyond them.
 _FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
@@ -161,7 +161,7 @@ _Text = Annotated[str, WithJsonSchema({"type": "string", "pattern": TEXT})]
 _KEYS = Field(json_schema_extra={"propertyNames": {"pattern": TEXT}})
 JsonValue = TypeAliasType(
     "JsonValue",
-    "None | bool | _Number | _Text | list[JsonValue] | Annotated[dict[str, JsonValue], _KEYS]",
+    "bool | _Number | _Text | list[JsonValue] | Annotated[dict[str, JsonValue], _KEYS] | None",
 )
 
 

@@ -40,14 +40,18 @@ def serve(*, host: str | None, port: int | None, workers: int | None, reload: bo
             file=sys.stderr,
         )
         return 1
-    # When uvicorn has stopped cleanly it raises the signal once more, for whoever handled it before.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Once it has stopped, uvicorn raises the signal again for whoever handled it before.
+    signal.signal(signal.SIGTERM, _stopped)
     try:
         return _run(config, listener, app)
     except KeyboardInterrupt:
         return 0
     finally:
         listener.close()
+
+
+def _stopped(number: int, frame: object) -> None:
+    sys.exit(0)
 
 
 def _check_workers(settings: "Settings", reload: bool) -> None:

@@ -19,6 +19,7 @@ RETRY = {
     "57P03",  # cannot_connect_now
     "25006",  # read_only_sql_transaction, during a failover
 }
+DISK_FULL = "53100"
 RETRY_CLASSES = ("08", "53")
 """SQLSTATE classes: connection exceptions, insufficient resources."""
 
@@ -61,6 +62,8 @@ def _by_code(failure: DBAPIError) -> Error | None:
         return Unavailable("The schema was just changed. Try again.")
     for cause in _causes(failure):
         state: str = getattr(cause, "sqlstate", None) or ""
+        if state == DISK_FULL:
+            return StorageFull("The storage is full. Nothing was written.")
         if state in RETRY or state[:2] in RETRY_CLASSES:
             return Unavailable("The database could not do it now. Try again shortly.")
         if state[:2] in REFUSED_VALUE:

@@ -11,6 +11,7 @@ _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 def etag(revision: int) -> str:
+    """The strong entity tag of a revision, as `ETag` and `If-Match` carry it."""
     return f'"{revision}"'
 
 

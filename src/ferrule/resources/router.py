@@ -64,7 +64,7 @@ def _list(router: APIRouter, resource: Resource[Any]) -> None:
 
     @router.get("", response_model=page, summary=_summary(resource, "List"))
     @_endpoint(resource, "list", query=Annotated[resource.query_schema, Query()])
-    async def _(query: Any, session: Read, actor: Any) -> Any:
+    async def list_rows(query: Any, session: Read, actor: Any) -> Any:
         listing = await resource.list(session, actor, query)
         return {"items": listing.rows, "pagination": Pagination.of(listing)}
 
@@ -77,7 +77,7 @@ def _get(router: APIRouter, resource: Resource[Any]) -> None:
         summary=_summary(resource, "Get one of"),
     )
     @_endpoint(resource, "get")
-    async def _(
+    async def get_row(
         id: UUID,
         session: Read,
         actor: Any,
@@ -99,7 +99,9 @@ def _create(router: APIRouter, resource: Resource[Any]) -> None:
         summary=_summary(resource, "Create one of"),
     )
     @_endpoint(resource, "create", data=resource.create_schema)
-    async def _(data: Any, session: Write, actor: Any, request: Request, response: Response) -> Any:
+    async def create_row(
+        data: Any, session: Write, actor: Any, request: Request, response: Response
+    ) -> Any:
         row = await resource.create(session, actor, data)
         response.headers["Location"] = f"{request.url.path}/{row.id}"
         return _with_etag(response, row)
@@ -113,7 +115,7 @@ def _replace(router: APIRouter, resource: Resource[Any]) -> None:
         summary=_summary(resource, "Replace one of"),
     )
     @_endpoint(resource, "replace", data=resource.create_schema)
-    async def _(
+    async def replace_row(
         id: UUID,
         data: Any,
         session: Write,
@@ -132,7 +134,7 @@ def _update(router: APIRouter, resource: Resource[Any]) -> None:
         summary=_summary(resource, "Change one of"),
     )
     @_endpoint(resource, "update", data=resource.update_schema)
-    async def _(
+    async def update_row(
         id: UUID,
         data: Any,
         session: Write,
@@ -146,7 +148,7 @@ def _update(router: APIRouter, resource: Resource[Any]) -> None:
 def _delete(router: APIRouter, resource: Resource[Any]) -> None:
     @router.delete("/{id:uuid}", status_code=204, summary=_summary(resource, "Delete one of"))
     @_endpoint(resource, "delete")
-    async def _(id: UUID, session: Write, actor: Any, if_match: IfMatchHeader) -> None:
+    async def delete_row(id: UUID, session: Write, actor: Any, if_match: IfMatchHeader) -> None:
         await resource.delete(session, actor, id, if_match)
 
 
@@ -158,7 +160,7 @@ def _restore(router: APIRouter, resource: Resource[Any]) -> None:
         summary=_summary(resource, "Restore one of"),
     )
     @_endpoint(resource, "restore")
-    async def _(id: UUID, session: Write, actor: Any, response: Response) -> Any:
+    async def restore_row(id: UUID, session: Write, actor: Any, response: Response) -> Any:
         return _with_etag(response, await resource.restore(session, actor, id))
 
 

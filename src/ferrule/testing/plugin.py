@@ -9,7 +9,6 @@ import pytest_asyncio
 from httpx import ASGITransport, AsyncClient
 
 from ferrule.app import Ferrule
-
 from ferrule.testing import Actors, TestDatabases
 
 NO_POSTGRES = "PostgreSQL does not answer"

@@ -1,6 +1,6 @@
 """Items: what a user owns. The example of a module made of a resource."""
 
-from ferrule.module import Module
+from ferrule import Module
 from ferrule.modules.items.api import router
 from ferrule.modules.items.models import Item
 

@@ -1,4 +1,4 @@
+from ferrule import resource_router
 from ferrule.modules.items.service import items
-from ferrule.resources import resource_router
 
 router = resource_router(items)

@@ -1,6 +1,6 @@
 from pydantic import Field
 
-from ferrule.schemas import JsonObject, OwnedStored, Price, Schema
+from ferrule import JsonObject, OwnedStored, Price, Schema
 
 
 class ItemCreate(Schema):

@@ -1,6 +1,6 @@
+from ferrule import Resource
 from ferrule.modules.items.models import Item
 from ferrule.modules.items.schemas import ItemCreate, ItemResponse
-from ferrule.resources import Resource
 
 items = Resource(
     Item,
