@@ -1,6 +1,7 @@
 """What all tests share: the fixtures of the shipped plugin, and databases without application."""
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from ferrule.db.settings import DatabaseSettings
 from ferrule.kit import Kit
 from ferrule.security.secrets import Secrets
 from ferrule.testing import TestDatabases
+from tests.server import Server
+
+SERVER_SETTINGS = {
+    "LOG_LEVEL": "warning",
+    "SECURITY__ARGON2_MEMORY_KIB": "8",
+    "SECURITY__ARGON2_PASSES": "1",
+    "DATABASE__MIGRATE_ON_START": "true",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +39,24 @@ async def database(
     kit.provide(database)
     yield database
     await database.close()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers that do not run yet, each on a port of its own; they share a data folder."""
+    made: list[Server] = []
+
+    def make(**settings: str) -> Server:
+        made.append(Server(tmp_path, _free_port(), **SERVER_SETTINGS | settings))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+        return number

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tests.drills.server import HOST
+from tests.server import HOST
 
 DEADLINE = 30
 """Seconds to wait for an answer."""

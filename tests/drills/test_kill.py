@@ -8,7 +8,7 @@ import pytest
 
 from tests.drills.client import sign_in
 from tests.drills.ledger import Ledger, audit, writing
-from tests.drills.server import Server
+from tests.server import Server
 
 full = pytest.mark.drill
 UP = 2.0

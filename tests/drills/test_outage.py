@@ -15,7 +15,7 @@ import pytest
 
 from tests.drills.client import Client, sign_in
 from tests.drills.ledger import Ledger, audit, held, writing
-from tests.drills.server import Server
+from tests.server import Server
 
 full = pytest.mark.drill
 on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

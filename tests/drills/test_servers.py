@@ -10,7 +10,7 @@ import pytest
 
 from tests.drills.client import Client, sign_in
 from tests.drills.ledger import Ledger, audit, writing
-from tests.drills.server import FERRULE, HOST, Server
+from tests.server import FERRULE, HOST, Server
 
 APP = "ferrule.asgi:app"
 COMMANDS = {

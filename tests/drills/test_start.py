@@ -9,7 +9,7 @@ import pytest
 
 from tests.drills.client import Client, sign_in
 from tests.drills.ledger import check_integrity, stored_items
-from tests.drills.server import HOST, Server
+from tests.server import HOST, Server
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.drill)])

@@ -7,7 +7,7 @@ import pytest
 
 from tests.drills.client import Client, sign_in
 from tests.drills.ledger import held, stored_items
-from tests.drills.server import Server
+from tests.server import Server
 
 
 @pytest.mark.parametrize(
