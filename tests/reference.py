@@ -117,7 +117,7 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-def kit() -> str:
+def names() -> str:
     lines: list[str] = []
     for name in PUBLIC:
         module = importlib.import_module(name)
@@ -128,13 +128,7 @@ def kit() -> str:
 
 
 def public_names(module: Any) -> list[str]:
-    return sorted(getattr(module, "__all__", None) or _defined_in(module))
-
-
-def _defined_in(module: Any) -> Iterator[str]:
-    for name, value in vars(module).items():
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
-            yield name
+    return sorted(module.__all__)
 
 
 def meaning(module: Any, name: str) -> str:
@@ -146,7 +140,9 @@ def meaning(module: Any, name: str) -> str:
     else:
         text = _written_below(name)
     paragraph = " ".join((text or "").partition("\n\n")[0].split()).replace("|", "\\|")
-    return re.split(r"(?<=[.;]) (?=[A-Z])", paragraph)[0]
+    first = re.split(r"(?<=[.;]) (?=[A-Z])", paragraph)[0]
+    assert first, f"{module.__name__}.{name} is not documented"
+    return re.sub(";$", ".", first)
 
 
 @cache
@@ -172,6 +168,7 @@ NOTES = {
     "Anyone": "Annotation of an endpoint's `actor`: anybody, signed in or not.",
     "SignedIn": "Annotation of an endpoint's `actor`: who is signed in.",
     "Action": "What is done to a resource: list, get, create, replace, update, delete, restore.",
+    "IfMatchHeader": "Annotation of a parameter: the `If-Match` of a request, for changes.",
     "Read": "Annotation of an endpoint's `session`: a `ReadSession`.",
     "Write": "Annotation of an endpoint's `session`: a `WriteSession`, committed first.",
     "administrator": "The access of administrators, for routers, resources and modules.",
@@ -230,6 +227,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "routes.md": routes,
     "commands.md": commands,
-    "kit.md": kit,
+    "public-names.md": names,
 }
 """Pages of docs/reference with a part that is generated."""

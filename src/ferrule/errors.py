@@ -100,10 +100,7 @@ class TooManyRequests(Error):
 
 
 class Unavailable(Error):
-    """The same request can succeed later.
-
-    Nothing was written, unless the connection to the database was lost during the COMMIT itself.
-    """
+    """Nothing was written; the same request can succeed later."""
 
     status, code, title = 503, "unavailable", "Service Unavailable"
 

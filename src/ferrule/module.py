@@ -28,7 +28,8 @@ class SettingsGroup(BaseModel):
 class Module:
     """One domain of the application: data only, without side effects on import.
 
-    - `requires`: names of the modules it imports from
+    - `requires`: names of the modules it imports from, or whose tables it refers to (an `Owned`
+      model refers to users: requires auth)
     - `router`: its routes, mounted under `/api/v1`; `pages`: plain pages, mounted at the root
     - `access`: declares the access of all its routes at once, for routers that are not its own
     - `models`: its tables; their migrations live in `migrations/` beside the file of the models

@@ -2,13 +2,19 @@
 
 import asyncio
 import gc
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
 from ferrule.db import Database, uuid7
+from ferrule.db.failures import OutcomeUnknown
+from ferrule.db.settings import DatabaseSettings
 from ferrule.errors import Conflict, Error, Unavailable
+from ferrule.kit import Kit
+from ferrule.testing import TestDatabases
 from tests.db.models import Author, Book
 
 
@@ -260,3 +266,79 @@ async def test_locks_exclude_each_other(library: Database) -> None:
 
     await asyncio.gather(*(enter() for _ in range(10)))
     assert most == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [insert(Author).values(name="x"), update(Author).values(name="x"), delete(Author)],
+)
+async def test_a_read_session_refuses_statements_that_write(
+    library: Database, statement: Any
+) -> None:
+    for each in (statement, text(" Delete from test_authors")):
+        with pytest.raises(RuntimeError, match="Write"):
+            async with library.read() as session:
+                await session.execute(each)
+
+
+async def test_what_fails_after_the_commit_does_not_undo_it(library: Database) -> None:
+    ran: list[int] = []
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        ran.append(1)
+
+    async with library.write() as session:
+        session.add(Author(name="Ann"))
+        session.after_commit(fail)
+        session.after_commit(run)
+    assert (ran, await _count(library)) == ([1], 1)
+
+
+async def test_a_connection_that_is_lost_in_the_commit_leaves_the_outcome_open(
+    library: Database,
+) -> None:
+    if library.embedded:
+        pytest.skip("about PostgreSQL")
+    async with library.write() as session:
+        for statement in (
+            "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'",
+            "CREATE CONSTRAINT TRIGGER hang_up AFTER INSERT ON test_authors "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()",
+        ):
+            await session.execute(text(statement))
+    with pytest.raises(OutcomeUnknown) as told:
+        async with library.write() as session:
+            session.add(Author(name="Ann"))
+    assert told.value.code == "outcome_unknown"
+    assert not told.value.headers
+    async with library.read() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_null_where_none_may_be_is_a_defect_not_a_conflict(library: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with library.write() as session:
+            await session.execute(text("UPDATE test_authors SET name = NULL"))
+            session.add(Author(name="Ann"))
+            await session.flush()
+            await session.execute(text("UPDATE test_authors SET name = NULL"))
+
+
+async def test_statements_are_not_prepared_behind_a_pooler(
+    database_kind: str, databases: TestDatabases, tmp_path: Path
+) -> None:
+    if database_kind == "sqlite":
+        pytest.skip("about PostgreSQL")
+    url = await databases.create(database_kind, tmp_path)
+    database = Database(url, DatabaseSettings(pooler=True), Kit())
+    async with database.write() as session:
+        for _ in range(3):
+            await session.execute(text("SELECT 1"))
+        prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql")
+        assert await session.scalar(prepared) <= 1
+        assert await session.scalar(text("SHOW application_name")) == ""
+    await database.close()

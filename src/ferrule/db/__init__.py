@@ -1,8 +1,8 @@
 """Engines, units of work, the base of models and its types, listing, migrations."""
 
 from ferrule.db.base import Base, Owned, SoftDeleted
-from ferrule.db.database import Database
-from ferrule.db.session import Read, ReadSession, Write, WriteSession
+from ferrule.db.database import Database, Read, Write
+from ferrule.db.session import ReadSession, WriteSession
 from ferrule.db.types import Json, Money, UtcDateTime, utcnow, uuid7
 
 __all__ = [

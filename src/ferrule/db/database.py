@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Annotated
 
+from fastapi import Depends
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import HTTPConnection
 
 from ferrule.db.engines import open_engines, parse_url
-from ferrule.db.failures import as_error
-from ferrule.db.session import ReadSession, WriteSession
+from ferrule.db.failures import told
+from ferrule.db.session import READ_ONLY, ReadSession, WriteSession
 from ferrule.db.settings import DatabaseSettings
 from ferrule.errors import Error
 from ferrule.kit import Kit
@@ -37,9 +40,9 @@ class Database:
         try:
             yield session
             if session.dirty or session.new or session.deleted:
-                raise RuntimeError("A Read session was changed: ask for `session: Write` instead.")
+                raise RuntimeError(READ_ONLY)
         except SQLAlchemyError as failure:
-            raise as_error(failure) or failure from failure
+            raise told(failure) from failure
         finally:
             await session.close()
 
@@ -56,7 +59,7 @@ class Database:
                 raise
             await session.finish()
         except SQLAlchemyError as failure:
-            raise as_error(failure) or failure from failure
+            raise told(failure) from failure
         finally:
             # Rolls back what was not committed.
             await session.close()
@@ -68,3 +71,18 @@ class Database:
 
     async def close(self) -> None:
         await self.engines.dispose()
+
+
+async def _read(connection: HTTPConnection) -> AsyncGenerator[ReadSession]:
+    async with connection.scope["ferrule.kit"][Database].read() as session:
+        yield session
+
+
+async def _write(connection: HTTPConnection) -> AsyncGenerator[WriteSession]:
+    async with connection.scope["ferrule.kit"][Database].write() as session:
+        yield session
+
+
+# The scope makes FastAPI end the unit of work before it sends the response.
+Read = Annotated[ReadSession, Depends(_read, scope="function")]
+Write = Annotated[WriteSession, Depends(_write, scope="function")]

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -84,12 +83,7 @@ def migration_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     return create_async_engine(
         url,
         poolclass=NullPool,
-        async_creator=_connector(
-            url,
-            settings,
-            statement_timeout=0,
-            lock_timeout=int(settings.lock_timeout * 1000),
-        ),
+        connect_args=_connecting(settings, statement_timeout=0, lock_timeout=settings.lock_timeout),
     )
 
 
@@ -206,38 +200,39 @@ def _postgresql(url: URL, settings: DatabaseSettings) -> Engines:
         max_overflow=0,
         pool_timeout=settings.wait,
         pool_use_lifo=True,
-        async_creator=_connector(
-            url, settings, statement_timeout=int(settings.statement_timeout * 1000)
-        ),
+        connect_args=_connecting(settings, statement_timeout=settings.statement_timeout),
     )
     # The same pool; a statement that reads needs no BEGIN and no ROLLBACK.
     return Engines(write.execution_options(isolation_level="AUTOCOMMIT"), write)
 
 
-def _connector(
-    url: URL, settings: DatabaseSettings, *, statement_timeout: int, lock_timeout: int = 0
-) -> Callable[[], Awaitable[Any]]:
-    """Connects to PostgreSQL; what hinders it is `Unavailable`, and is logged with its reason."""
+def _connecting(
+    settings: DatabaseSettings, *, statement_timeout: float, lock_timeout: float = 0
+) -> dict[str, Any]:
+    """How to connect to PostgreSQL; what hinders it is `Unavailable`, logged with its reason."""
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
     driver = cast(Any, asyncpg)
-    dialect = url.get_dialect()()
-    arguments = dialect.create_connect_args(url)[1]
-    arguments.pop("prepared_statement_cache_size", None)
-    server = {
-        "application_name": "ferrule",
-        "timezone": "UTC",
-        "statement_timeout": str(statement_timeout),
-        "lock_timeout": str(lock_timeout),
-        # asyncpg's own look-ups of types would each be compiled.
-        "jit": "off",
-    }
+    options: dict[str, Any] = {"timeout": settings.wait}
+    if settings.pooler:
+        # A pooler hands each transaction another session: what is prepared in one is not there,
+        # or is another statement, in the next.
+        options |= {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
+    else:
+        options["server_settings"] = {
+            "application_name": "ferrule",
+            "timezone": "UTC",
+            "statement_timeout": str(int(statement_timeout * 1000)),
+            "lock_timeout": str(int(lock_timeout * 1000)),
+            # asyncpg's own look-ups of types would each be compiled.
+            "jit": "off",
+        }
 
-    async def connect() -> Any:
+    async def connect(*arguments: Any, **named: Any) -> Any:
         try:
-            return await driver.connect(**arguments, timeout=settings.wait, server_settings=server)
-        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            return await driver.connect(*arguments, **named)
+        except (OSError, TimeoutError, driver.PostgresError) as error:
             log.error("database unreachable", reason=str(error) or type(error).__name__)
             raise Unavailable("The database cannot be reached. Try again shortly.") from error
 
-    return connect
+    return options | {"async_creator_fn": connect}

@@ -3,11 +3,14 @@
 import sqlite3
 from collections.abc import Iterator
 
+import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, NotSupportedError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
 from ferrule.errors import Conflict, Error, Invalid, Unavailable
+
+log = structlog.get_logger("ferrule.db")
 
 RETRY = {
     "40001",  # serialization_failure
@@ -22,6 +25,15 @@ RETRY = {
 DISK_FULL = "53100"
 RETRY_CLASSES = ("08", "53")
 """SQLSTATE classes: connection exceptions, insufficient resources."""
+
+OTHER_ROWS = {"23503", "23505", "23P01"}
+"""SQLSTATEs: foreign key, unique, exclusion."""
+SQLITE_OTHER_ROWS = {
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+    sqlite3.SQLITE_CONSTRAINT_ROWID,
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+}
 
 SQLITE_RETRY = {
     sqlite3.SQLITE_BUSY,
@@ -39,19 +51,57 @@ class StorageFull(Unavailable):
     status, code, title = 507, "storage_full", "Insufficient Storage"
 
 
+class OutcomeUnknown(Error):
+    """The connection was lost during the COMMIT: it may be stored or not."""
+
+    status, code, title = 503, "outcome_unknown", "Service Unavailable"
+
+    def __init__(self) -> None:
+        # Without Retry-After: a blind retry could do it twice.
+        super().__init__(
+            "The connection to the database was lost while it stored this. Look whether it is "
+            "there before you try again."
+        )
+
+
+def told(failure: SQLAlchemyError) -> Exception:
+    """What to raise for a failure of the database; its cause is logged, as nobody is told it."""
+    error = as_error(failure)
+    if error is None:
+        return failure
+    original = getattr(failure, "orig", None)
+    log.warning(
+        "database failure",
+        answered=error.code,
+        kind=type(failure).__name__,
+        state=getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None),
+    )
+    return error
+
+
 def as_error(failure: SQLAlchemyError) -> Error | None:
     """The `Error` that the caller is told; None where it is a defect (a 500)."""
     if isinstance(failure, PoolTimeout):
         return Unavailable("The database is busy. Try again shortly.")
     if isinstance(failure, StaleDataError):
         return Conflict("Somebody else changed it at the same time. Read it again, and retry.")
-    if isinstance(failure, IntegrityError):
+    if isinstance(failure, IntegrityError) and _of_others(failure):
         return Conflict(
             "It contradicts what is stored: something with these values exists, or is used."
         )
     if isinstance(failure, DBAPIError):
         return _by_code(failure)
     return None
+
+
+def _of_others(failure: IntegrityError) -> bool:
+    """Whether other rows are in the way; a null or a check that fails is a defect of ours."""
+    for cause in _causes(failure):
+        state = getattr(cause, "sqlstate", None)
+        number = getattr(cause, "sqlite_errorcode", None)
+        if state is not None or number is not None:
+            return state in OTHER_ROWS or number in SQLITE_OTHER_ROWS
+    return True
 
 
 def _by_code(failure: DBAPIError) -> Error | None:

@@ -4,30 +4,46 @@ Services take one of them and never commit. A `Write` is committed once, before 
 response is sent; a `Read` holds a connection only while a statement runs.
 """
 
+import re
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, Never
+from collections.abc import Awaitable, Callable
+from typing import Any, Never
 
-from fastapi import Depends
-from sqlalchemy import event, text
-from sqlalchemy.exc import PendingRollbackError
+import structlog
+from sqlalchemy import TextClause, event, text
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
-from starlette.requests import HTTPConnection
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from ferrule.db.changes import JsonChanges
+from ferrule.db.failures import OutcomeUnknown
 from ferrule.kit import Kit
+
+READ_ONLY = "A Read session cannot write: ask for `session: Write` instead."
+_WRITES = re.compile(
+    r"\s*(insert|update|delete|merge|replace|truncate|create|alter|drop)\b", re.IGNORECASE
+)
+
+log = structlog.get_logger("ferrule.db")
 
 
 class _ReadOnly(Session):
-    """A session whose flush is an error."""
+    """A session that refuses to write."""
 
 
 def _refuse_flush(session: Session, *_: Any) -> None:
-    raise RuntimeError("A Read session cannot write: ask for `session: Write` instead.")
+    raise RuntimeError(READ_ONLY)
+
+
+def _refuse_writing(state: ORMExecuteState) -> None:
+    # SQLite's reading connections refuse by themselves; PostgreSQL would commit at once.
+    written = isinstance(state.statement, TextClause) and _WRITES.match(state.statement.text)
+    if state.is_insert or state.is_update or state.is_delete or written:
+        raise RuntimeError(READ_ONLY)
 
 
 event.listen(_ReadOnly, "before_flush", _refuse_flush)
+event.listen(_ReadOnly, "do_orm_execute", _refuse_writing)
 
 
 class ReadSession(AsyncSession):
@@ -106,28 +122,19 @@ class WriteSession(ReadSession):
 
     async def finish(self) -> None:
         """Commit, then run what was registered to follow; the unit of work calls it."""
-        await AsyncSession.commit(self)
+        await self.flush()
+        try:
+            await AsyncSession.commit(self)
+        except DBAPIError as failure:
+            if failure.connection_invalidated:
+                raise OutcomeUnknown from failure
+            raise
         for callback in self._after_commit:
-            await callback()
+            try:
+                await callback()
+            except Exception as error:
+                # What was committed is not undone by it, so it is no failure of the request.
+                log.error("after_commit failed", exc_info=error)
 
     async def _release(self) -> None:
         """The connection is kept until the transaction ends."""
-
-
-async def _read(connection: HTTPConnection) -> AsyncIterator[ReadSession]:
-    from ferrule.db.database import Database
-
-    async with connection.scope["ferrule.kit"][Database].read() as session:
-        yield session
-
-
-async def _write(connection: HTTPConnection) -> AsyncIterator[WriteSession]:
-    from ferrule.db.database import Database
-
-    async with connection.scope["ferrule.kit"][Database].write() as session:
-        yield session
-
-
-# The scope makes FastAPI end the unit of work before it sends the response.
-Read = Annotated[ReadSession, Depends(_read, scope="function")]
-Write = Annotated[WriteSession, Depends(_write, scope="function")]

@@ -21,6 +21,11 @@ class DatabaseSettings(SettingsGroup):
     statement_timeout: float = Field(
         default=30.0, gt=0, le=3600, description="Seconds that a statement may run, on PostgreSQL."
     )
+    pooler: bool = Field(
+        default=False,
+        description="Whether PgBouncer or another pooler in transaction mode stands before "
+        "PostgreSQL; set its timeouts on the role then, as the statement timeout is not sent.",
+    )
     migrate_on_start: bool = Field(
         default=False, description="Upgrade PostgreSQL at the start, too (SQLite always is)."
     )

@@ -20,7 +20,7 @@ class HttpSettings(SettingsGroup):
         default=64,
         ge=1,
         le=150,
-        description="Levels that JSON may be nested, in bodies and columns.",
+        description="Levels that JSON may be nested in a body.",
     )
     envelope: Literal["never", "on_request", "always"] = Field(
         default="on_request",

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from ferrule.actor import Actor
 from ferrule.db.base import SoftDeleted
-from ferrule.db.session import Read, Write
+from ferrule.db.database import Read, Write
 from ferrule.errors import ConfigurationError
 from ferrule.http.etag import IfMatchHeader, etag, tag_matches
 from ferrule.resources.page import Page, Pagination

@@ -86,7 +86,10 @@ class Resource(Generic[M]):
     async def validate(
         self, session: WriteSession, actor: Actor, data: BaseModel, row: M | None
     ) -> None:
-        """Refuse data by raising `Invalid` or `Conflict`; `row` is what it would change."""
+        """Refuse data by raising `Invalid` or `Conflict`; `row` is what it would change.
+
+        `data` may be a PATCH, whose left-out fields are None: use `changes(data)`.
+        """
 
     async def react(self, session: WriteSession, actor: Actor, action: Action, row: M) -> None:
         """Do what belongs to a change, in its transaction."""
