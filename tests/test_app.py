@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, WebSocket
 from httpx import AsyncClient
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -204,3 +204,37 @@ async def test_a_module_that_cannot_start_says_why_without_a_stack() -> None:
         await app({"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
     assert sent == [{"type": "lifespan.startup.failed", "message": str(app.refusal)}]
     assert "till" in str(app.refusal)
+
+
+async def test_sockets_declare_their_access_and_have_their_host_checked() -> None:
+    router = APIRouter()
+
+    @router.websocket("/socket")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    with pytest.raises(ConfigurationError, match=r"WebSocket /api/v1/socket does not declare"):
+        create_app(modules=[module(router)])
+    app = create_app(modules=[module(router, access=public)])
+    app.configure(app.settings.model_copy(update={"allowed_hosts": ["api.example"]}))
+
+    async def first_answer(host: str) -> Any:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "websocket",
+            "path": "/api/v1/socket",
+            "query_string": b"",
+            "headers": [(b"host", host.encode())],
+        }
+        await app(scope, receive, send)
+        return sent[0]["type"]
+
+    assert await first_answer("api.example") == "websocket.accept"
+    assert await first_answer("evil.example") == "websocket.close"

@@ -5,7 +5,7 @@ A schema that says `name: str` refuses NUL and lone surrogates, `count: int` wha
 the same 422 on both databases.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, TypeVar, cast
@@ -26,28 +26,30 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_before_validator_function
 from typing_extensions import TypeAliasType
 
-from ferrule.db.types import MAX_INT, json_problem
+from ferrule.db.types import MAX_INT, json_problem, to_json
 
 TEXT = r"^[^\x00]*$"
 MAX_TEXT = 100_000
 """Characters of a string that has no `max_length` of its own."""
 JSON_DEPTH = 64
+MAX_JSON = 65_536
+"""Bytes of a JSON object, so that a list of the largest is still an answer."""
 SETTINGS = "x-settings"
 """Where a JSON schema names settings that keywords come from; OpenAPI has their values."""
 # A day from the calendar's ends, so that no time zone leads beyond them.
 _FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
+_BOUNDS = frozenset(
+    {"min_length", "max_length", "pattern", "ge", "le", "gt", "lt", "multiple_of"}
+    | {"max_digits", "decimal_places"}
+)
+_NO_SCHEMAS = frozenset({"metadata", "serialization", "default"})
+
 S = TypeVar("S", bound="Schema")
 
 
-def _bound(schema: Any, *, strict: bool) -> None:
+def _bound(schema: Any, owner: type[BaseModel], *, strict: bool) -> None:
     """Give text, integers, decimals and times in a core schema the bounds that they lack."""
-    if isinstance(schema, list | tuple):
-        for part in cast(list[Any], schema):
-            _bound(part, strict=strict)
-        return
-    if not isinstance(schema, dict):
-        return
     node = cast(dict[str, Any], schema)
     kind = node.get("type")
     if strict and kind in ("int", "float", "bool"):
@@ -78,9 +80,33 @@ def _bound(schema: Any, *, strict: bool) -> None:
             node["max_digits"] = 14
         node["metadata"] = {"pydantic_js_functions": [_decimal], **node.get("metadata", {})}
         return
-    for key, part in node.items():
-        if key not in ("metadata", "serialization", "default"):
-            _bound(part, strict=strict)
+    for part in _parts(node, owner):
+        _bound(part, owner, strict=strict)
+
+
+def _unbound(schema: Any, owner: type[BaseModel]) -> None:
+    """Take the bounds out of a core schema."""
+    node = cast(dict[str, Any], schema)
+    for bound in _BOUNDS.intersection(node):
+        del node[bound]
+    for part in _parts(node, owner):
+        _unbound(part, owner)
+
+
+def _parts(node: dict[str, Any], owner: type[BaseModel]) -> Iterator[dict[str, Any]]:
+    """The schemas inside a core schema, but not other models of ours: they did it themselves."""
+    # A dict without a type holds the fields of a model, which may have any name.
+    skipped = _NO_SCHEMAS if "type" in node else ()
+    todo = [part for key, part in node.items() if key not in skipped]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, list | tuple):
+            todo.extend(cast(list[Any], part))
+        elif isinstance(part, dict):
+            schema = cast(dict[str, Any], part)
+            model = schema.get("cls") if schema.get("type") == "model" else None
+            if model in (None, owner) or not issubclass(model, Schema):
+                yield schema
 
 
 def _whole(value: Any) -> Any:
@@ -122,7 +148,7 @@ class Schema(BaseModel):
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         schema = handler(source)
-        _bound(schema, strict=not cls.comes_as_text)
+        _bound(schema, cls, strict=not cls.comes_as_text)
         return schema
 
 
@@ -133,12 +159,26 @@ class TextSchema(Schema):
 
 
 class Stored(Schema):
-    """What every stored row answers with, beside its own fields."""
+    """What every stored row answers with, beside its own fields.
+
+    The bounds of its fields are those of what comes in, and are left away: a row that was stored
+    under wider ones is still answered.
+    """
+
+    model_config = ConfigDict(str_max_length=None)
 
     id: UUID
     revision: int = Field(description="Raised by each change; the ETag is made of it.")
     created_at: datetime
     updated_at: datetime
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema = handler(source)
+        _unbound(schema, cls)
+        return schema
 
 
 class OwnedStored(Stored):
@@ -149,9 +189,12 @@ class OwnedStored(Stored):
 
 def _storable_json(value: Any) -> Any:
     problem = json_problem(value, depth=JSON_DEPTH)
-    if problem:
+    why = problem[1] if problem else None
+    if why is None and len(to_json(value).encode()) > MAX_JSON:
+        why = f"it is larger than {MAX_JSON} bytes"
+    if why is not None:
         raise PydanticCustomError(
-            "json_not_storable", "The JSON cannot be stored: {why}", {"why": problem[1]}
+            "json_not_storable", "The JSON cannot be stored: {why}", {"why": why}
         )
     return value
 
@@ -173,7 +216,7 @@ class _AsStored:
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable_json), _AsStored()]
-"""A JSON object of any content that both databases can hold."""
+"""A JSON object of any content that both databases can hold, up to 64 KiB."""
 
 Price = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=2, allow_inf_nan=False)]
 """An exact amount, at least 0, with two places."""

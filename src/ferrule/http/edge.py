@@ -63,7 +63,11 @@ class Edge:
         scope["ferrule.kit"] = self.kit
         scope["ferrule.doors"] = self.doors
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            if self._refuse(scope) is None:
+                await self.app(scope, receive, send)
+            else:
+                # Before it is accepted, which the server answers with 403.
+                await send({"type": "websocket.close", "code": 1008})
             return
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._http(scope, receive, send, request_id)

@@ -6,14 +6,13 @@ from typing import Any, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
 from starlette.responses import Response
 from starlette.types import Scope
 
 from ferrule.actor import Access
 from ferrule.errors import ConfigurationError
-
-UNMATCHED = "unmatched"
+from ferrule.observability.metrics import UNMATCHED
 
 
 class RouteNames:
@@ -57,15 +56,17 @@ def access_of(route: RouteContext) -> list[Access]:
 def check_routes(app: FastAPI, module_of: Callable[[RouteContext], str]) -> None:
     """Refuse routes without declared access or response type, and routes that hide each other."""
     seen: dict[tuple[str, str], str] = {}
+    for route in iter_route_contexts(app.router.routes):
+        if isinstance(route.original_route, APIRoute | APIWebSocketRoute) and not access_of(route):
+            methods = " ".join(sorted(route.methods or ()))
+            raise ConfigurationError(
+                f"Module {module_of(route)!r}: {methods or 'WebSocket'} {route.path} does not "
+                f"declare who may use it. Give the endpoint a parameter `actor: SignedIn` (or "
+                f"Anyone, Administrator), or the module an access: Module(access=public)."
+            )
     for route in api_routes(app):
         for method in sorted(route.methods or ()):
             where = f"Module {module_of(route)!r}: {method} {route.path}"
-            if not access_of(route):
-                raise ConfigurationError(
-                    f"{where} does not declare who may use it. Give the endpoint a parameter "
-                    f"`actor: SignedIn` (or Anyone, Administrator), or the module an access: "
-                    f"Module(access=public)."
-                )
             if not _has_response_type(route):
                 raise ConfigurationError(
                     f"{where} does not declare what it answers. Annotate what the endpoint "

@@ -2,7 +2,7 @@
 
 from starlette.requests import HTTPConnection
 
-from ferrule.actor import ANONYMOUS, Access, Actor
+from ferrule.actor import ANONYMOUS, Access, Actor, public
 
 
 class Probe(Access):
@@ -16,8 +16,4 @@ class Probe(Access):
         return ANONYMOUS
 
 
-def _anybody(actor: Actor) -> bool:
-    return True
-
-
-probe = Probe("public", _anybody, anonymous=True)
+probe = Probe(public.name, public.allows, anonymous=True)
