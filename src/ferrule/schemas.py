@@ -28,6 +28,17 @@ from typing_extensions import TypeAliasType
 
 from ferrule.db.types import MAX_INT, json_problem, to_json
 
+__all__ = [
+    "JsonObject",
+    "OwnedStored",
+    "Price",
+    "Schema",
+    "Stored",
+    "changes",
+    "from_settings",
+    "patch_of",
+]
+
 TEXT = r"^[^\x00]*$"
 MAX_TEXT = 100_000
 """Characters of a string that has no `max_length` of its own."""

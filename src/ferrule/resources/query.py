@@ -21,7 +21,7 @@ class ListQuery(TextSchema):
     model_config = ConfigDict(str_max_length=MAX_TEXT)
 
     limit: int = Field(default=50, ge=1, le=100, description="Rows of a page.")
-    offset: int | None = Field(default=None, ge=0, description="Rows to skip.")
+    offset: int | None = Field(default=None, ge=0, le=10**12, description="Rows to skip.")
     page: int | None = Field(
         default=None, ge=1, le=10**12, description="Number of the page, from 1."
     )
