@@ -1,6 +1,5 @@
 """What all tests share: the fixtures of the shipped plugin, and databases without application."""
 
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ferrule.db.settings import DatabaseSettings
 from ferrule.kit import Kit
 from ferrule.security.secrets import Secrets
 from ferrule.testing import TestDatabases
-from tests.server import Server
+from tests.server import Server, free_port
 
 SERVER_SETTINGS = {
     "LOG_LEVEL": "warning",
@@ -47,16 +46,9 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     made: list[Server] = []
 
     def make(**settings: str) -> Server:
-        made.append(Server(tmp_path, _free_port(), **SERVER_SETTINGS | settings))  # type: ignore[arg-type]
+        made.append(Server(tmp_path, free_port(), **SERVER_SETTINGS | settings))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
     for server in made:
         server.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number

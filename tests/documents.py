@@ -7,6 +7,7 @@ A page is a script, run from top to bottom in a folder of its own:
 - ```` ```sh ```` is run by bash, as if pasted into one terminal; `:8000` becomes a free port
 - ```` ```sh postgresql ```` is run first, and only where the page is tried on PostgreSQL
 - a block with the word `output` is what the block before printed; `…` stands for anything
+- guides that start no server have their `ferrule` and `pytest` from `tests/preloaded.py`
 - ```` ```console ```` and ```` ```text ```` are read, not run
 """
 
@@ -79,8 +80,13 @@ def write(page: Path, folder: Path) -> None:
             (folder / block.title).write_text(block.text, encoding="utf-8")
 
 
-def run(page: Path, folder: Path, *, database_url: str | None = None) -> None:
-    """Run a page's script in `folder`; fails at the block that fails or prints otherwise."""
+def run(
+    page: Path, folder: Path, *, database_url: str | None = None, commands: Path | None = None
+) -> None:
+    """Run a page's script in `folder`; fails at the block that fails or prints otherwise.
+
+    `commands` is a folder whose programs take the place of those in the environment.
+    """
     kept = folder / ".blocks"
     kept.mkdir(parents=True)
     steps = [block for block in blocks(page) if block.title or block.language == "sh"]
@@ -108,7 +114,7 @@ def run(page: Path, folder: Path, *, database_url: str | None = None) -> None:
             script.append(f"echo {block.line} > {shlex.quote(str(kept / 'line'))}")
             script.append(f"{{\n{text}}} > {output}")
     (kept / "script").write_text("\n".join(script) + "\n", encoding="utf-8")
-    done, log = _bash(kept / "script", folder, _environment(port))
+    done, log = _bash(kept / "script", folder, environment(port, commands))
     where = (kept / "line").read_text().strip() if (kept / "line").exists() else "?"
     tail = "\n".join(
         (kept / f"{number}.output").read_text(errors="replace")
@@ -133,7 +139,7 @@ def answers(command: str, folder: Path) -> None:
         f"if curl -fs -o answer http://127.0.0.1:{port}/api/v1/health; then exit 0; fi\n"
         "done; exit 1\n"
     )
-    done, log = _bash(script, work, _environment(port))
+    done, log = _bash(script, work, environment(port))
     assert done == 0, f"{line}\n{log}"
 
 
@@ -155,22 +161,26 @@ def _compare(page: Path, steps: list[Block], kept: Path) -> None:
     assert not problems, "\n".join(problems)
 
 
-def _environment(port: int) -> dict[str, str]:
+def starts_a_server(page: Path) -> bool:
+    return any(block.language == "sh" and "serve" in block.text for block in blocks(page))
+
+
+def environment(port: int = 0, commands: Path | None = None) -> dict[str, str]:
     """The environment of a newcomer: none of our settings, the commands of this environment."""
     ours = ("FERRULE_", "PYTEST_", "COV_", "DATABASE_URL", "REDIS_URL", "PORT")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    environment |= {k: v for k, v in os.environ.items() if k.startswith("FERRULE_TEST_")}
+    found = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    found |= {k: v for k, v in os.environ.items() if k.startswith("FERRULE_TEST_")}
     # Where bytecode is not to be written, each command would compile all libraries again.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    environment |= {
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    path = [*([commands] if commands else []), Path(sys.executable).parent, os.environ["PATH"]]
+    return found | {
         "FERRULE_PORT": str(port),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(map(str, path)),
         "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode"),
         "PYTHONUNBUFFERED": "1",
         # A newcomer has not what we test with, and it takes long to import.
         "PYTEST_ADDOPTS": "-p no:schemathesis -p no:hypothesispytest -p no:xdist",
     }
-    return environment
 
 
 def _bash(script: Path, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -214,11 +224,13 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def migrate(folder: Path) -> None:
-    """Write the tutorial's migration, by its commands in one process."""
-    program = (
-        "from ferrule.cli import db;"
-        "db.upgrade('heads'); db.revision('notes', 'notes', False); db.upgrade('heads')"
-    )
-    environment = _environment(0)
-    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
+def migrate(folder: Path, commands: Path) -> None:
+    """Write the tutorial's migration, by its commands."""
+    for command in ("db revision -m notes --module notes", "db upgrade"):
+        subprocess.run(
+            [commands / "ferrule", *command.split()],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,16 +10,18 @@ import urllib.request
 from pathlib import Path
 
 HOST = "127.0.0.1"
-FERRULE = (
-    sys.executable,
-    "-c",
-    "from ferrule.cli import main; main()",
-    "serve",
-    "--port",
-    "{port}",
-)
+CLI = (sys.executable, "-c", "from ferrule.cli import main; main()")
+FERRULE = (*CLI, "serve", "--port", "{port}")
 START = 60.0
 """Seconds that a start may take on a busy machine."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without settings of this project, and with these variables."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("FERRULE_")}
+    # Without compiled files each start would compile all libraries again.
+    ours.pop("PYTHONDONTWRITEBYTECODE", None)
+    return ours | variables
 
 
 class Server:
@@ -41,14 +44,11 @@ class Server:
 
     def launch(self, *arguments: str) -> None:
         """Start it without waiting for it."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("FERRULE_")}
-        # Without compiled files each start would compile all libraries again.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.command, *arguments],
                 cwd=self.folder,
-                env=environment | self._settings,
+                env=environment(**self._settings),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -95,3 +95,10 @@ class Server:
     def close(self) -> None:
         if self._process is not None:
             self.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        number: int = free.getsockname()[1]
+        return number

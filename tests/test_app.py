@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, WebSocket
+from fastapi import APIRouter, Depends, Query, WebSocket
 from httpx import AsyncClient
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -21,6 +21,7 @@ from ferrule import (
     Module,
     Schema,
     SignedIn,
+    TextSchema,
     create_app,
     public,
     role,
@@ -238,3 +239,21 @@ async def test_sockets_declare_their_access_and_have_their_host_checked() -> Non
 
     assert await first_answer("api.example") == "websocket.accept"
     assert await first_answer("evil.example") == "websocket.close"
+
+
+@pytest.mark.parametrize(("base", "starts"), [(Schema, False), (TextSchema, True)])
+def test_a_query_takes_text(base: type[Schema], starts: bool) -> None:
+    class Window(base):  # type: ignore[misc, valid-type]
+        count: int = 0
+
+    router = APIRouter()
+
+    @router.get("/prices")
+    async def prices(window: Annotated[Window, Query()], actor: Anyone) -> Answer:
+        return Answer(text="")
+
+    if starts:
+        create_app(modules=[module(router)])
+    else:
+        with pytest.raises(ConfigurationError, match=r"takes Window from a query.*TextSchema"):
+            create_app(modules=[module(router)])

@@ -40,7 +40,9 @@ def test_exports_are_sorted_complete_and_there(name: str) -> None:
     assert exported == sorted(exported)
     for each in exported:
         assert hasattr(package, each), f"{name}.{each}"
-    assert set(exported) == _bound(Path(str(package.__file__)), facade=name != "ferrule.schemas")
+    bound = _bound(Path(str(package.__file__)), facade=name != "ferrule.schemas")
+    # A file of code also has names for the rooms beside it; a package hands on all it imports.
+    assert set(exported) <= bound if name == "ferrule.schemas" else set(exported) == bound
 
 
 def _bound(file: Path, *, facade: bool) -> set[str]:

@@ -36,8 +36,8 @@ def test_every_setting_is_described_and_has_a_default() -> None:
 
 def test_variables_come_before_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text(
-        "FERRULE_PORT=9001\nFERRULE_SHOP__CURRENCY=USD\nFERRULE_ALLOWED_HOSTS=a.example, b.example\n"
-        "UNRELATED=1\n"
+        "FERRULE_PORT=9001\nFERRULE_SHOP__CURRENCY=USD\n"
+        "FERRULE_ALLOWED_HOSTS=a.example, b.example\nUNRELATED=1\n"
     )
     monkeypatch.setenv("FERRULE_PORT", "9002")
     monkeypatch.setenv("FERRULE_SECRET_KEY", "one,two")

@@ -35,7 +35,16 @@ from ferrule.http.etag import IfMatchHeader, etag
 from ferrule.kit import Kit
 from ferrule.module import Module, SettingsGroup
 from ferrule.resources import Resource, resource_router
-from ferrule.schemas import JsonObject, OwnedStored, Price, Schema, Stored, patch_of
+from ferrule.schemas import (
+    JsonObject,
+    OwnedStored,
+    Price,
+    Schema,
+    Stored,
+    TextSchema,
+    changes,
+    patch_of,
+)
 from ferrule.settings import Settings
 
 __all__ = [
@@ -64,10 +73,12 @@ __all__ = [
     "SettingsGroup",
     "SignedIn",
     "Stored",
+    "TextSchema",
     "TooManyRequests",
     "Unauthenticated",
     "Unavailable",
     "administrator",
+    "changes",
     "create_app",
     "etag",
     "patch_of",

@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
+from fastapi.params import Form
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
 from starlette.responses import Response
 from starlette.types import Scope
@@ -13,6 +14,7 @@ from starlette.types import Scope
 from ferrule.actor import Access
 from ferrule.errors import ConfigurationError
 from ferrule.observability.metrics import UNMATCHED
+from ferrule.schemas import Schema, TextSchema
 
 
 class RouteNames:
@@ -67,6 +69,11 @@ def check_routes(app: FastAPI, module_of: Callable[[RouteContext], str]) -> None
     for route in api_routes(app):
         for method in sorted(route.methods or ()):
             where = f"Module {module_of(route)!r}: {method} {route.path}"
+            for name in _strict_models(route):
+                raise ConfigurationError(
+                    f"{where} takes {name} from a query or a form, where numbers come as text, "
+                    f"which a Schema refuses: derive it from TextSchema."
+                )
             if not _has_response_type(route):
                 raise ConfigurationError(
                     f"{where} does not declare what it answers. Annotate what the endpoint "
@@ -86,6 +93,21 @@ def _calls(dependant: Dependant | None) -> Iterator[Any]:
         yield dependant.call
         for dependency in dependant.dependencies:
             yield from _calls(dependency)
+
+
+def _strict_models(route: RouteContext) -> Iterator[str]:
+    """The names of models for JSON that the route takes from elsewhere."""
+    dependants = [cast(Dependant, route.dependant)]
+    while dependants:
+        dependant = dependants.pop()
+        dependants.extend(dependant.dependencies)
+        forms = [field for field in dependant.body_params if isinstance(field.field_info, Form)]
+        for field in (*dependant.query_params, *dependant.header_params, *forms):
+            kind = field.field_info.annotation
+            if not inspect.isclass(kind) or issubclass(kind, TextSchema):
+                continue
+            if issubclass(kind, Schema):
+                yield kind.__name__
 
 
 def _has_response_type(route: RouteContext) -> bool:
