@@ -165,9 +165,9 @@ async def test_writing_is_refused_where_it_would_mislead(
             ConfigurationError, match=r"lacks users_0001, shop_0001.*ferrule db upgrade"
         ):
             await migrations.revision("Too early")
-        with pytest.raises(ConfigurationError, match="ferrule db upgrade"):
-            await migrations.check()
-        await migrations.upgrade()
+    with pytest.raises(ConfigurationError, match="ferrule db upgrade"):
+        await migrations.check()
+    await migrations.upgrade()
     with pytest.raises(ConfigurationError, match="Nothing changed"):
         await migrations.revision("Nothing")
     with pytest.raises(ConfigurationError, match="Nothing changed in module 'shop'"):
@@ -370,7 +370,8 @@ async def test_an_embedded_database_is_upgraded_before_a_migration_is_written(
     if not url.startswith("sqlite"):
         pytest.skip("about SQLite")
     migrations = Migrations(url, SETTINGS, history)
-    assert await migrations.check() == []
+    with pytest.raises(ConfigurationError, match="Nothing changed"):
+        await migrations.revision("Nothing")
     assert (await migrations.status()).pending == ()
 
 

@@ -93,6 +93,9 @@ class Migrations:
         """
         from ferrule.db.migrations.writing import write_revision
 
+        if self.url.get_backend_name() == "sqlite":
+            # As a start would do.
+            await self.upgrade()
         await self._require_head("write a migration")
         owner = self._named(module) if module else await self._changed()
         return await self._run(
@@ -197,10 +200,7 @@ class Migrations:
     async def _require_head(self, purpose: str) -> None:
         status = await self.status()
         status.refuse_unknown()
-        if status.pending and self.url.get_backend_name() == "sqlite":
-            # As a start would do.
-            await self.upgrade()
-        elif status.pending:
+        if status.pending:
             raise ConfigurationError(
                 f"The database lacks {', '.join(status.pending)}: to {purpose}, run "
                 f"`ferrule db upgrade` first."
