@@ -28,7 +28,7 @@ class Ledger:
     unanswered: set[str] = field(default_factory=set[str])
     answers: Counter[int] = field(default_factory=Counter[int])
     unexpected: list[Answer] = field(default_factory=list[Answer])
-    """Whatever is neither 201 nor a plain refusal that says when to try again."""
+    """Whatever is neither 201 nor a refusal that says when, or whether, to try again."""
     slowest: float = 0.0
     times: list[float] = field(default_factory=list[float])
     """When something was acknowledged, on the clock of `time.monotonic`."""
@@ -41,7 +41,9 @@ class Ledger:
             return
         self.refused.add(name)
         problem = answer.headers.get("content-type") == "application/problem+json"
-        if answer.status not in (503, 507) or "retry-after" not in answer.headers or not problem:
+        unknown = problem and answer.json()["code"] == "outcome_unknown"
+        told = unknown or "retry-after" in answer.headers
+        if answer.status not in (503, 507) or not problem or not told:
             self.unexpected.append(answer)
 
     @property
