@@ -243,5 +243,5 @@ class Resource(Generic[M]):
                 return attribute
         raise ConfigurationError(
             f"{self.model.__name__} has no attribute {name!r}, which its resource declares: add "
-            f"the column, or take the field out of the schema."
+            f"the column, or take it out of the schema, filters, search or sort."
         )

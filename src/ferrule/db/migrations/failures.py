@@ -58,6 +58,8 @@ def _reason(failure: DBAPIError, settings: DatabaseSettings) -> str:
             f"(FERRULE_DATABASE__MIGRATION_WAIT)."
         )
     reason = str(failure.orig).removeprefix(f"{type(failure.orig)}: ")
+    if "NOT NULL column with default value NULL" in reason or "contains null values" in reason:
+        reason += "\nGive the column server_default=…, delete this migration and write it again."
     return f"failed: {reason}" + (f"\nat: {statement}" if statement else "")
 
 
