@@ -1,160 +1,120 @@
-"""`make bench`: Ferrule beside the floor and beside FastAPI as tutorials write it.
+"""`make bench`: Ferrule beside its peers and beside the floor, on both databases.
 
 Server and load run on separate cores, the contenders take turns, and each figure is the median of
 the rounds. Ratios within one run are what counts; rates depend on the machine.
 """
 
 import argparse
-import asyncio
+import compileall
+import dataclasses
+import json
 import os
-import random
-import statistics
-import subprocess
+import signal
 import sys
+import sysconfig
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.data import KEY, Data, fill
-from benchmarks.load import Load, measure
+import ferrule
+from benchmarks import postgres, processes
+from benchmarks.about import about
+from benchmarks.contenders import CONTENDERS, FERRULE, FLOOR, NAIVE, Contender
+from benchmarks.data import database, fill
+from benchmarks.report import page
+from benchmarks.rounds import Plan, Result, run
 
-CONTENDERS = {
-    "floor": "benchmarks.contenders.floor:app",
-    "naive FastAPI": "benchmarks.contenders.naive:app",
-    "Ferrule": "ferrule.asgi:app",
-}
-OPERATIONS = {"GET": 200, "list 50 + count": 200, "POST": 201}
-PORT = 8765
-
-
-def requests(operation: str, data: Data) -> list[bytes]:
-    """Prebuilt requests of many users, each for what is theirs."""
-    built: list[bytes] = []
-    for token, item in data.pairs:
-        lines = [f"Host: 127.0.0.1:{PORT}", f"Authorization: Bearer {token}"]
-        body = b""
-        if operation == "GET":
-            start = f"GET /api/v1/items/{item} HTTP/1.1"
-        elif operation == "POST":
-            start, body = "POST /api/v1/items HTTP/1.1", b'{"name":"A new item"}'
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        else:
-            start = "GET /api/v1/items?limit=50 HTTP/1.1"
-        built.append("\r\n".join([start, *lines, "", ""]).encode() + body)
-    return built
-
-
-@contextmanager
-def served(target: str, url: str) -> Iterator[None]:
-    """A contender, on the first core, until the block ends."""
-    environment = {
-        **os.environ,
-        "FERRULE_DATABASE_URL": url,
-        "FERRULE_SECRET_KEY": KEY,
-        "FERRULE_LOG_FORMAT": "json",
-        "BENCHMARK_TOKEN_KEY": Data.token_key().hex(),
-    }
-    command = [sys.executable, "-m", "uvicorn", target, "--port", str(PORT), "--no-access-log"]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(process.pid, {0})
-            if not _answers(process):
-                log.seek(0)
-                raise SystemExit(f"{target} did not start:\n{log.read().decode()[-2000:]}")
-            yield
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _answers(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether the server answers, whatever it says, before it ends or half a minute is over."""
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/openapi.json", timeout=1)
-        except urllib.request.HTTPError:
-            return True
-        except OSError:
-            if process.poll() is not None:
-                return False
-            time.sleep(0.1)
-        else:
-            return True
-    return False
-
-
-def run(url: str, *, rounds: int, seconds: float) -> dict[tuple[str, str], list[Load]]:
-    """Measure every contender at every operation, in an order that changes with each round."""
-    data = asyncio.run(fill(url))
-    results: dict[tuple[str, str], list[Load]] = {}
-    for _ in range(rounds):
-        order = list(CONTENDERS)
-        random.shuffle(order)
-        for name in order:
-            with served(CONTENDERS[name], url):
-                for operation, status in OPERATIONS.items():
-                    wanted = requests(operation, data)
-                    asyncio.run(measure(PORT, wanted, status=status, seconds=seconds / 4))
-                    load = asyncio.run(measure(PORT, wanted, status=status, seconds=seconds))
-                    results.setdefault((name, operation), []).append(load)
-    return results
-
-
-def table(title: str, results: dict[tuple[str, str], list[Load]]) -> str:
-    """Medians, and ratios to the floor and to naive FastAPI."""
-    lines = [
-        f"\n{title}",
-        f"{'':<18}{'contender':<16}{'req/s':>8}{'of floor':>9}{'x naive':>9}{'p50 ms':>9}"
-        f"{'p99 ms':>9}{'noise':>8}{'failed':>8}",
-    ]
-    for operation in OPERATIONS:
-        rates = {
-            name: statistics.median(load.rate for load in results[name, operation])
-            for name in CONTENDERS
-        }
-        for name, rate in rates.items():
-            loads = results[name, operation]
-            spread = (max(load.rate for load in loads) - min(load.rate for load in loads)) / rate
-            lines.append(
-                f"{operation:<18}{name:<16}{rate:>8.0f}{rate / rates['floor']:>9.2f}"
-                f"{rate / rates['naive FastAPI']:>9.2f}"
-                f"{statistics.median(load.p50 for load in loads):>9.1f}"
-                f"{statistics.median(load.p99 for load in loads):>9.1f}"
-                f"{spread:>8.0%}{sum(load.failed for load in loads):>8}"
-            )
-    return "\n".join(lines)
+KINDS = ("postgresql", "sqlite")
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
+    options = _options()
+    _prepare()
+    chosen = [each for each in CONTENDERS if each.key in options.contenders]
+    kinds = KINDS if options.only is None else (options.only,)
+    plan = Plan(options.rounds, options.seconds, options.starts, options.patience)
+    notes = list(about(options.postgres if "postgresql" in kinds else None))
+    results: dict[str, Mapping[str, Result]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        urls = {"postgresql": options.postgres, "sqlite": f"sqlite:///{folder}/bench.db"}
+        for kind in kinds:
+            postmaster = postgres.postmaster(options.postgres) if kind == "postgresql" else None
+            with processes.pinned(postgres.ours(postmaster), processes.LOAD) as permitted:
+                if not permitted:
+                    notes.append("PostgreSQL could not be bound to the core of the load.")
+                results[kind] = _run(kind, urls[kind], chosen, plan, postmaster)
+    text = page(results, plan, notes)
+    print(text)
+    complete = (kinds, chosen) == (KINDS, list(CONTENDERS)) and plan.rounds > 2
+    _save("latest" if complete else "partial", text, results, notes)
+
+
+def _run(
+    kind: str, url: str, chosen: Sequence[Contender], plan: Plan, postmaster: int | None
+) -> Mapping[str, Result]:
+    with database(kind, url) as own:
+        return run(fill(own), chosen, dataclasses.replace(plan, postmaster=postmaster))
+
+
+def _prepare() -> None:
+    """See to it that all code is compiled, and that the load has a core of its own."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    folders = (sysconfig.get_path("purelib"), Path(ferrule.__file__).parent, Path(__file__).parent)
+    for folder in folders:
+        compileall.compile_dir(folder, quiet=2)
+    # So that servers end, and PostgreSQL gets its cores back, also if we are told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.sched_setaffinity(0, processes.LOAD)
+
+
+def _save(
+    name: str, text: str, results: Mapping[str, Mapping[str, Result]], notes: Sequence[str]
+) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    raw = {
+        kind: {key: dataclasses.asdict(result) for key, result in found.items()}
+        for kind, found in results.items()
+    }
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    document = json.dumps({"about": notes, "results": raw}, indent=1)
+    (RESULTS / f"{name}.json").write_text(document + "\n", encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--quick", action="store_true", help="two minutes: no peers, two rounds")
+    parser.add_argument("--rounds", type=int, help="default 4")
+    parser.add_argument("--seconds", type=float, help="of each measurement; default 4")
+    parser.add_argument("--starts", type=int, help="beside those of the rounds; default 3")
+    parser.add_argument(
+        "--patience", type=float, help="seconds a database that foreign load may cost; default 180"
+    )
+    parser.add_argument("--only", choices=KINDS)
+    keys = [each.key for each in CONTENDERS]
+    parser.add_argument("--contenders", type=_list, help=f"of {','.join(keys)}; default all")
     parser.add_argument(
         "--postgres",
         default=os.environ.get(
             "FERRULE_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
         ),
-        help="a server on which a database may be made; its tables are dropped",
+        help="a server on which a database may be made; it is dropped at the end",
     )
-    parser.add_argument("--only", choices=["sqlite", "postgresql"])
-    arguments = parser.parse_args()
-    if hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
-        os.sched_setaffinity(0, {1})
-    with tempfile.TemporaryDirectory() as folder:
-        urls = {
-            "sqlite": f"sqlite:///{Path(folder, 'bench.db')}",
-            "postgresql": arguments.postgres,
-        }
-        for kind, url in urls.items():
-            if arguments.only in (None, kind):
-                with Data.database(kind, url) as own:
-                    results = run(own, rounds=arguments.rounds, seconds=arguments.seconds)
-                print(table(f"{kind}, 32 connections, one process", results), flush=True)
+    options = parser.parse_args()
+    usual = {"rounds": 4, "seconds": 4.0, "starts": 3, "patience": 180.0, "contenders": keys}
+    if options.quick:
+        few = [each.key for each in (FLOOR, NAIVE, FERRULE)]
+        usual = {"rounds": 2, "seconds": 1.0, "starts": 2, "patience": 8.0, "contenders": few}
+    for name, value in usual.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if unknown := set(options.contenders) - set(keys):
+        parser.error(f"--contenders: {', '.join(sorted(unknown))} is none of {', '.join(keys)}")
+    return options
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -167,7 +167,9 @@ def starts_a_server(page: Path) -> bool:
 
 def environment(port: int = 0, commands: Path | None = None) -> dict[str, str]:
     """The environment of a newcomer: none of our settings, the commands of this environment."""
-    ours = ("FERRULE_", "PYTEST_", "COV_", "DATABASE_URL", "REDIS_URL", "PORT")
+    # Variables that were given to the `make` that runs the tests are no newcomer's either.
+    makes = ("MAKE", "MFLAGS", "ARGS")
+    ours = ("FERRULE_", "PYTEST_", "COV_", "DATABASE_URL", "REDIS_URL", "PORT", *makes)
     found = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     found |= {k: v for k, v in os.environ.items() if k.startswith("FERRULE_TEST_")}
     # Where bytecode is not to be written, each command would compile all libraries again.

@@ -1,5 +1,6 @@
 """The composition root: what is refused at the start, and what a module brings."""
 
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -139,6 +140,14 @@ def application() -> Ferrule:
 async def test_a_module_lives_as_long_as_the_application(app: Ferrule) -> None:
     assert app.kit[Till].opened == 1
     assert Database in app.kit
+
+
+async def test_only_what_lives_as_long_as_the_process_is_frozen(app: Ferrule) -> None:
+    before = gc.get_freeze_count()
+    async with app.router.lifespan_context(app):
+        assert gc.isenabled()
+    # Less is no failure: what another test's application has frozen dies as its references go.
+    assert gc.get_freeze_count() <= before
 
 
 async def test_z2_access_is_what_the_route_declares(client: AsyncClient, actors: Actors) -> None:

@@ -15,11 +15,11 @@ import ferrule
 
 SOURCE = Path(ferrule.__file__).parent
 TESTS = Path(__file__).parent
-ROOMS = ("db", "http", "resources", "security", "observability")
-KIT_FILES = ("errors", "kit", "actor", "module", "schemas", "settings")
+ROOMS = ("db", "http", "resources", "security", "observability", "mail")
+KIT_FILES = ("errors", "kit", "actor", "dependencies", "module", "schemas", "settings")
 ABOVE_THE_KIT = ("ferrule.modules", "ferrule.app", "ferrule.cli", "ferrule.testing", "ferrule.asgi")
 CONTRACTS = ("ferrule", "ferrule.db", "ferrule.resources", "ferrule.schemas", "ferrule.testing")
-ACROSS = {Path("drills"), Path("hostile")}
+ACROSS = {Path("benchmarks"), Path("drills"), Path("hostile")}
 """Tests of the whole, which stand beside the mirror."""
 LAZY = {
     ("ferrule.modules.auth.cli", "ferrule.cli.application"): "the command loads the application",

@@ -1,4 +1,7 @@
-"""The floor: Starlette and the driver, without users and checks; acknowledges after the COMMIT."""
+"""The floor: Starlette and the driver, without users and checks; acknowledges after the COMMIT.
+
+It asks the database what the others ask it; whose rows it lists, the request says by itself.
+"""
 
 import asyncio
 import os
@@ -15,18 +18,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ferrule.db import uuid7
+from benchmarks.contenders.ids import new_id
 
 COLUMNS = (
     "id, name, description, status, price, quantity, metadata, owner_id, revision, created_at, "
     "updated_at"
 )
 ONE = f"SELECT {COLUMNS} FROM items WHERE id = $1"
-LIST = f"SELECT {COLUMNS} FROM items ORDER BY id DESC LIMIT 50"
-COUNT = "SELECT count(*) FROM items"
+LIST = f"SELECT {COLUMNS} FROM items WHERE owner_id = $1 ORDER BY id DESC LIMIT 50"
+COUNT = "SELECT count(*) FROM items WHERE owner_id = $1"
 INSERT = (
-    f"INSERT INTO items ({COLUMNS}) SELECT $1, $2, NULL, '', NULL, 1, '{{}}', id, 1, "
-    f"created_at, created_at FROM users LIMIT 1 RETURNING {COLUMNS}"
+    f"INSERT INTO items ({COLUMNS}) VALUES ($1, $2, NULL, '', NULL, 1, '{{}}', $3, 1, "
+    f"CURRENT_TIMESTAMP, CURRENT_TIMESTAMP) RETURNING {COLUMNS}"
 )
 
 
@@ -89,15 +92,20 @@ async def get(request: Request) -> Response:
 
 
 async def listing(request: Request) -> Response:
-    rows = await request.state.driver.fetch(LIST)
-    total = await request.state.driver.fetch(COUNT)
+    owner = _owner(request)
+    rows = await request.state.driver.fetch(LIST, owner)
+    total = await request.state.driver.fetch(COUNT, owner)
     return _json({"items": [dict(row) for row in rows], "total": total[0][0]})
 
 
 async def create(request: Request) -> Response:
     name = orjson.loads(await request.body())["name"]
-    rows = await request.state.driver.write(INSERT, _id(str(uuid7())), name)
+    rows = await request.state.driver.write(INSERT, _id(str(new_id())), name, _owner(request))
     return _json(dict(rows[0]), 201)
+
+
+def _owner(request: Request) -> str:
+    return _id(request.headers["x-owner"])
 
 
 def _id(text: str) -> str:

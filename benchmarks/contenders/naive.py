@@ -1,6 +1,5 @@
 """FastAPI as tutorials write it: async ORM, a session by `yield`, the user looked up, refresh."""
 
-import os
 from collections.abc import AsyncGenerator
 from datetime import datetime
 from decimal import Decimal
@@ -14,12 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from ferrule.db.engines import parse_url
-from ferrule.modules.auth import User
-from ferrule.modules.items import Item
-
-URL = parse_url(os.environ["FERRULE_DATABASE_URL"])
-KEY = bytes.fromhex(os.environ["BENCHMARK_TOKEN_KEY"])
+from benchmarks.contenders.tables import KEY, URL, Item, User
 
 engine = create_async_engine(URL)
 sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -29,10 +23,10 @@ app = FastAPI()
 
 class ItemIn(BaseModel):
     name: str = Field(min_length=1, max_length=100)
-    description: str | None = None
-    status: str = ""
-    price: Decimal | None = None
-    quantity: int = 1
+    description: str | None = Field(None, max_length=10_000)
+    status: str = Field("", max_length=50)
+    price: Decimal | None = Field(None, ge=0, max_digits=14, decimal_places=2)
+    quantity: int = Field(1, ge=0, le=2**31 - 1)
     metadata: dict[str, Any] = {}
 
 
@@ -66,7 +60,7 @@ async def get_user(session: Session, token: Annotated[str, Depends(oauth2)]) -> 
     except jwt.PyJWTError:
         raise HTTPException(401) from None
     user = await session.get(User, UUID(claims["sub"]))
-    if user is None:
+    if user is None or user.disabled:
         raise HTTPException(401)
     return user
 

@@ -26,6 +26,12 @@ class Actor:
     roles: frozenset[str] = frozenset()
     session_id: UUID | None = None
     door: str | None = None
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Made once, because each line of the log has it.
+        text = f"{self.kind}:{self.id}" if self.id else self.kind
+        object.__setattr__(self, "_text", text)
 
     @property
     def user_id(self) -> UUID:
@@ -38,7 +44,7 @@ class Actor:
         return role in self.roles
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.id}" if self.id else self.kind
+        return self._text
 
 
 ANONYMOUS = Actor()

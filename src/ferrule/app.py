@@ -1,5 +1,6 @@
 """The composition root: `create_app` puts settings and modules together, and nothing else does."""
 
+import gc
 import sys
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,7 +9,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -24,9 +25,12 @@ from ferrule.http.body import JsonBodies, TooLarge
 from ferrule.http.docs import docs_routes
 from ferrule.http.edge import Edge
 from ferrule.http.envelope import Envelope
+from ferrule.http.index import RouteIndex
 from ferrule.http.openapi import describe
-from ferrule.http.routes import RouteNames, check_routes
+from ferrule.http.routes import RouteNames, check_routes, endpoints
 from ferrule.kit import Kit
+from ferrule.mail.mailers import Mailer, open_mailer
+from ferrule.mail.templates import Templates
 from ferrule.module import Module, resolve
 from ferrule.observability import health, logs
 from ferrule.observability.metrics import Metrics, metrics_routes
@@ -60,6 +64,7 @@ class Ferrule(FastAPI):
         )
         self.modules = modules
         self.refusal: ConfigurationError | None = None
+        self._traced = True
         self._schemes = {door.name: dict(door.scheme) for m in modules for door in m.doors}
         problems.install(self)
         self.configure(settings)
@@ -77,6 +82,10 @@ class Ferrule(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The walk of a request: Edge → CORS → Envelope → FastAPI's own layers and router."""
         http = self.settings.http
+        self._traced = self._native_telemetry.enabled()
+        index = RouteIndex(self, self.kit)
+        routes = self.router.routes
+        routes[:] = [index, *(route for route in routes if not isinstance(route, RouteIndex))]
         app: ASGIApp = Envelope(TooLarge(super().build_middleware_stack()), mode=http.envelope)
         app = CORSMiddleware(
             app,
@@ -87,18 +96,31 @@ class Ferrule(FastAPI):
                            "Idempotency-Key", "X-Request-ID"],
             expose_headers=EXPOSED,
         )  # fmt: skip
-        return Edge(
+        edge = Edge(
             app,
             kit=self.kit,
             doors=[door for module in self.modules for door in module.doors],
             routes=RouteNames(self),
+            # Other people's middleware stands between, and must see every request.
+            index=None if len(self.user_middleware) > 1 else index,
+            envelope=http.envelope,
             allowed_hosts=_hosts(self.settings),
             production=self.settings.production,
         )
+        limit = self.settings.observability.max_queries
+        if self.settings.production or not limit:
+            return edge
+        from ferrule.observability.development import QueryWatch
+
+        return QueryWatch(edge, template=edge.routes.template, limit=limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await super().__call__(scope, receive, send)
+            # FastAPI would look for a tracer in the environment at each request.
+            answer = super().__call__ if self._traced else super(FastAPI, self).__call__
+            if self.root_path:
+                scope["root_path"] = self.root_path
+            await answer(scope, receive, send)
             return
 
         async def explain(message: Message) -> None:
@@ -126,8 +148,11 @@ class Ferrule(FastAPI):
         secrets = Secrets(keys)
         hasher = PasswordHasher(settings.security)
         database = Database(settings.resolved_database_url, settings.database, self.kit)
-        for thing in (secrets, Tokens(keys), hasher, database):
+        folders = {each.name: each.mails for each in self.modules if each.mails is not None}
+        templates = Templates(folders, instead=settings.mail.templates)
+        for thing in (secrets, Tokens(keys), hasher, database, templates):
             self.kit.provide(thing)
+        self.kit.provide(open_mailer(settings), kind=Mailer)
         try:
             await prepare(database, self.modules)
             yield self.kit
@@ -174,25 +199,42 @@ def _add_routes(app: Ferrule) -> None:
         for router, prefix in ((module.router, API), (module.pages, "")):
             if router is not None:
                 app.include_router(router, prefix=prefix, dependencies=dependencies)
-                owners |= {r.endpoint: module.name for r in iter_route_contexts(router.routes)}
+                owners |= dict.fromkeys(endpoints(router), module.name)
     check_routes(app, lambda route: owners.get(route.endpoint, "the application"))
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     app = cast(Ferrule, app)
-    logs.configure(app.settings.log_level, app.settings.log_format)
-    # Once more, with what was added to the application after create_app.
-    check_routes(app, lambda route: "the application")
-    async with AsyncExitStack() as stack:
-        kit = await stack.enter_async_context(app.opened())
-        checks = health.Health()
-        checks.add("database", kit[Database].check)
-        kit.provide(checks)
-        for module in app.modules:
-            if module.lifespan is not None:
-                await stack.enter_async_context(module.lifespan(kit))
-        yield
+    # Next to nothing that is made during the start is garbage.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        logs.configure(app.settings.log_level, app.settings.log_format)
+        # Once more, with what was added to the application after create_app.
+        check_routes(app, lambda route: "the application")
+        async with AsyncExitStack() as stack:
+            kit = await stack.enter_async_context(app.opened())
+            checks = health.Health()
+            checks.add("database", kit[Database].check)
+            kit.provide(checks)
+            for module in app.modules:
+                if module.lifespan is not None:
+                    await stack.enter_async_context(module.lifespan(kit))
+            if not app.settings.production:
+                from ferrule.observability.development import watched
+
+                await stack.enter_async_context(watched(kit[Database], app.settings.observability))
+            # What lives as long as the process need not be looked through by each collection.
+            # Elsewhere, in tests say, many applications come and go in a process.
+            if app.settings.production:
+                gc.freeze()
+            if collecting:
+                gc.enable()
+            yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 async def _openapi(request: Request) -> Response:

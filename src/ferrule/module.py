@@ -33,6 +33,7 @@ class Module:
     - `router`: its routes, mounted under `/api/v1`; `pages`: plain pages, mounted at the root
     - `access`: declares the access of all its routes at once, for routers that are not its own
     - `models`: its tables; their migrations live in `migrations/` beside the file of the models
+    - `mails`: the folder of its mail templates, as `Path(__file__).parent / "mails"`
     - `settings`: its group of settings, read from `FERRULE_<NAME>__…`
     - `doors`: ways in for actors
     - `lifespan`: what runs around the life of the application, with the kit as argument
@@ -45,6 +46,7 @@ class Module:
     pages: APIRouter | None = None
     access: Access | None = None
     models: Sequence[type[Any]] = ()
+    mails: Path | None = None
     settings: type[SettingsGroup] | None = None
     doors: Sequence[Door] = ()
     lifespan: Callable[[Kit], AbstractAsyncContextManager[None]] | None = None

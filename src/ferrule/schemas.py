@@ -22,11 +22,11 @@ from pydantic import (
     create_model,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, to_json
 from pydantic_core.core_schema import no_info_before_validator_function
 from typing_extensions import TypeAliasType
 
-from ferrule.db.types import MAX_INT, json_problem, to_json
+from ferrule.db.types import MAX_INT, json_problem
 
 __all__ = [
     "JsonObject",
@@ -98,6 +98,10 @@ def _bound(schema: Any, owner: type[BaseModel], *, strict: bool) -> None:
 def _unbound(schema: Any, owner: type[BaseModel]) -> None:
     """Take the bounds out of a core schema."""
     node = cast(dict[str, Any], schema)
+    if node.get("type") == "function-after" and node["function"]["function"] is _storable_json:
+        inner, metadata = node["schema"], node.get("metadata", {})
+        node.clear()
+        node.update(inner, metadata={**inner.get("metadata", {}), **metadata})
     for bound in _BOUNDS.intersection(node):
         del node[bound]
     for part in _parts(node, owner):
@@ -201,7 +205,7 @@ class OwnedStored(Stored):
 def _storable_json(value: Any) -> Any:
     problem = json_problem(value, depth=JSON_DEPTH)
     why = problem[1] if problem else None
-    if why is None and len(to_json(value).encode()) > MAX_JSON:
+    if why is None and len(to_json(value)) > MAX_JSON:
         why = f"it is larger than {MAX_JSON} bytes"
     if why is not None:
         raise PydanticCustomError(

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from ferrule.db.settings import DatabaseSettings
 from ferrule.errors import ConfigurationError
 from ferrule.http.settings import HttpSettings
+from ferrule.mail.settings import MailSettings
 from ferrule.module import Module, SettingsGroup
 from ferrule.observability.settings import ObservabilitySettings
 from ferrule.security.settings import SecuritySettings
@@ -128,6 +129,8 @@ class Settings(BaseSettings):
     observability: ObservabilitySettings = Field(
         default=ObservabilitySettings(), description="Metrics and logs."
     )
+
+    mail: MailSettings = Field(default=MailSettings(), description="Outgoing mail.")
 
     @property
     def production(self) -> bool:

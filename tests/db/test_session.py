@@ -2,20 +2,25 @@
 
 import asyncio
 import gc
+import weakref
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
+from sqlalchemy.orm import defer, undefer
 
-from ferrule.db import Database, uuid7
+from ferrule.db import Database, WriteSession, prebuilt, uuid7
 from ferrule.db.failures import OutcomeUnknown
 from ferrule.db.settings import DatabaseSettings
 from ferrule.errors import Conflict, Error, Unavailable
 from ferrule.kit import Kit
 from ferrule.testing import TestDatabases
 from tests.db.models import Author, Book
+
+NEW_AUTHOR = prebuilt(insert(Author))
 
 
 class _Refused(Error):
@@ -66,6 +71,46 @@ async def test_after_commit_runs_only_after_the_commit(library: Database) -> Non
     assert seen == [1]
 
 
+async def test_after_commit_forgets_what_was_rolled_back(library: Database) -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append("after")
+
+    async with library.write() as session:
+        session.after_commit(look)
+        await session.rollback()
+    assert seen == []
+
+
+@pytest.mark.parametrize("savepoint", [False, True])
+@pytest.mark.parametrize("way", ["statement", "insert"])
+async def test_a_swallowed_failure_does_not_pass_for_a_commit(
+    library: Database, database_kind: str, way: str, savepoint: bool
+) -> None:
+    async def fail(session: WriteSession) -> None:
+        if way == "statement":
+            await session.execute(text("SELECT there_is_no_such_column"))
+        else:
+            session.insert(NEW_AUTHOR, name="Ann")
+            await session.flush()
+
+    undone = database_kind == "postgresql" and not savepoint
+    # PostgreSQL answers such a COMMIT with ROLLBACK, and the driver says nothing.
+    with pytest.raises(RuntimeError, match="begin_nested") if undone else nullcontext():
+        async with library.write() as session:
+            session.add(Author(name="Ann"))
+            await session.flush()
+            with suppress(DBAPIError):
+                async with session.begin_nested() if savepoint else nullcontext():
+                    await fail(session)
+    assert await _count(library) == (0 if undone else 1)
+    # The connection is fit for others.
+    async with library.write() as session:
+        session.add(Author(name="Bob"))
+    assert await _count(library) == (1 if undone else 2)
+
+
 async def test_services_cannot_commit(library: Database) -> None:
     async with library.write() as session:
         with pytest.raises(RuntimeError, match="never commit"):
@@ -90,6 +135,14 @@ async def test_a_read_holds_no_connection_between_statements(library: Database) 
         (await session.execute(select(Author))).all()
         (await session.scalars(select(Author))).all()
         await session.get(Author, uuid7())
+        assert library.engines.read.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_get_one_holds_no_connection_either(library: Database) -> None:
+    async with library.write() as session:
+        session.add(ann := Author(name="Ann"))
+    async with library.read() as session:
+        await session.get_one(Author, ann.id)
         assert library.engines.read.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
@@ -223,6 +276,21 @@ async def test_json_changes_are_saved_at_any_depth(library: Database) -> None:
         assert book.revision == 4
 
 
+async def test_json_that_changed_is_saved_though_the_rest_is_loaded_later(
+    library: Database,
+) -> None:
+    async with library.write() as session:
+        session.add(Book(title="One", details={"a": 1}))
+    async with library.write() as session:
+        book = await session.scalar(select(Book).options(defer(Book.title)))
+        book.details["a"] = 2
+        with session.no_autoflush:
+            await session.scalar(select(Book).options(undefer(Book.title)))
+        assert book.title == "One"
+    async with library.read() as session:
+        assert (await session.scalar(select(Book))).details == {"a": 2}
+
+
 async def test_json_that_did_not_change_is_not_written(library: Database) -> None:
     async with library.write() as session:
         session.add(Book(title="One", details={"a": 1, "b": [1.5, None, "é"]}))
@@ -279,6 +347,24 @@ async def test_a_read_session_refuses_statements_that_write(
         with pytest.raises(RuntimeError, match="Write"):
             async with library.read() as session:
                 await session.execute(each)
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_a_unit_of_work_is_gone_when_it_ends(library: Database, kind: str) -> None:
+    """Each would else stay, with whatever it holds, until garbage is collected."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with getattr(library, kind)() as session:
+            if kind == "write":
+                session.insert(prebuilt(insert(Author)), name="Ann")
+            else:
+                await session.fetch_all(prebuilt(select(Author)))
+        ended = weakref.ref(session)
+        del session
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 async def test_what_fails_after_the_commit_does_not_undo_it(library: Database) -> None:

@@ -4,12 +4,13 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import event, text
 
 from ferrule.app import Ferrule
-from ferrule.db import Database
+from ferrule.db import Database, sqlite
 from ferrule.testing import Actors
 
 ITEMS = "/api/v1/items"
@@ -128,11 +129,20 @@ async def _denied(database: Database) -> AsyncIterator[None]:
         driver = connection.driver_connection
         connection.await_(driver.set_authorizer(deny))
 
+    connecting = sqlite.connect
+
+    def connect(*arguments: Any) -> sqlite3.Connection:
+        connection = connecting(*arguments)
+        connection.set_authorizer(deny)
+        return connection
+
+    # Both connections that write: that of the ORM, and that of prebuilt statements.
     engine = database.engines.write.sync_engine
-    await database.engines.write.dispose()
+    await database.engines.dispose()
     event.listen(engine, "connect", connected)
     try:
-        yield
+        with patch.object(sqlite, "connect", connect):
+            yield
     finally:
         event.remove(engine, "connect", connected)
-        await database.engines.write.dispose()
+        await database.engines.dispose()

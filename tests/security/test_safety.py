@@ -98,3 +98,27 @@ def test_k1_all_problems_are_named_at_once() -> None:
 
 def test_cors_with_any_origin_starts_without_credentials() -> None:
     refuse_unsafe(settings(cors_origins=["*"], http={"cors_credentials": False}))
+
+
+@pytest.mark.parametrize(
+    ("mail", "named"),
+    [
+        ({}, "SENDER"),
+        ({"sender": "The Shop"}, "SENDER"),
+        ({"sender": "mail@shop.org", "username": "shop"}, "PASSWORD"),
+        ({"sender": "mail@shop.org", "password": "x"}, "USERNAME"),
+        (
+            {"sender": "mail@shop.org", "username": "shop", "password": "x", "encryption": "none"},
+            "ENCRYPTION",
+        ),
+    ],
+)
+def test_mail_that_could_not_leave_is_told_at_the_start(mail: dict[str, Any], named: str) -> None:
+    assert f"FERRULE_MAIL__{named}" in refusal(mail={"host": "smtp.shop.org", **mail})
+
+
+def test_mail_that_can_leave_starts() -> None:
+    login = {"username": "shop", "password": "x"}
+    refuse_unsafe(settings(mail={"host": "smtp.shop.org", "sender": "Shop <m@shop.org>", **login}))
+    local = {"host": "localhost", "sender": "m@mailhost", "encryption": "none"}
+    refuse_unsafe(settings(mail={**local, **login}))

@@ -1,6 +1,7 @@
 """The commands. What a command needs is imported when it runs: `--help` answers at once."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -67,6 +68,26 @@ def settings(
 
     rows = listed(application.load().settings)
     typer.echo(json.dumps(rows, indent=2) if as_json else rendered(rows))
+
+
+@app.command()
+def profile(
+    pid: Annotated[int | None, typer.Option(help="Process of the server.", min=1)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port by which it is found instead.", min=1, max=65535)
+    ] = None,
+    seconds: Annotated[int, typer.Option(help="How long to look.", min=1, max=3600)] = 10,
+    stacks: Annotated[
+        Path | None, typer.Option(help="File for what was seen, which speedscope.app shows.")
+    ] = None,
+) -> None:
+    """Show where the time of a running server goes, by layer. It takes py-spy.
+
+    Without --pid and --port it is the server on FERRULE_PORT.
+    """
+    from ferrule.cli.profile import profile
+
+    raise typer.Exit(profile(pid=pid, port=port, seconds=seconds, stacks=stacks))
 
 
 def _of_modules() -> dict[str, Any]:

@@ -4,6 +4,7 @@ SQLAlchemy sees a new value, but not `item.data["a"][0]["b"] = 1`. Following eac
 with types of our own would change what people store; comparing does not.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import event
@@ -34,12 +35,20 @@ class JsonChanges(Session):
         # The instances are held: SQLAlchemy forgets those that look unchanged and are used no more.
         self._loaded: dict[int, tuple[Base, dict[str, str]]] = {}
 
-    def remember(self, instance: Base) -> None:
-        """Keep the JSON of an instance as it now stands in the database."""
+    def remember(self, instance: Base, loaded: Iterable[str] | None = None) -> None:
+        """Keep the JSON of an instance as it now stands in the database.
+
+        That is what was `loaded`, if that was not all: the rest may have changed since.
+        """
         keys = _json_keys(instance.__mapper__)
         if keys:
             state = instance_dict(instance)
-            texts = {key: to_json(state[key]) for key in keys if key in state}
+            _, texts = self._loaded.get(id(instance), (instance, {}))
+            if loaded is None:
+                texts = {}
+            for key in keys:
+                if key in state and (loaded is None or key in loaded):
+                    texts[key] = to_json(state[key])
             self._loaded[id(instance)] = (instance, texts)
 
     def flush(self, objects: Any = None) -> None:
@@ -57,10 +66,15 @@ class JsonChanges(Session):
                     flag_modified(instance, key)
 
 
-def _on_load(instance: Base, context: Any, *_: Any) -> None:
+def _on_load(session: JsonChanges, instance: Any) -> None:
+    if isinstance(instance, Base):
+        session.remember(instance)
+
+
+def _on_refresh(instance: Base, context: Any, loaded: Iterable[str] | None) -> None:
     session = getattr(context, "session", None)
     if isinstance(session, JsonChanges):
-        session.remember(instance)
+        session.remember(instance, loaded)
 
 
 def _on_flush(session: JsonChanges, _: Any) -> None:
@@ -69,8 +83,9 @@ def _on_flush(session: JsonChanges, _: Any) -> None:
             session.remember(instance)
 
 
-event.listen(Base, "load", _on_load, propagate=True)
-event.listen(Base, "refresh", _on_load, propagate=True)
+# Of the session, not of the instance: rows that are only read pay nothing.
+event.listen(JsonChanges, "loaded_as_persistent", _on_load)
+event.listen(Base, "refresh", _on_refresh, propagate=True)
 event.listen(JsonChanges, "after_flush", _on_flush)
 # The commit of a session that looks unchanged does not flush.
 event.listen(JsonChanges, "before_commit", JsonChanges.flag_changes)

@@ -1,7 +1,7 @@
 """The database of an application: its units of work, and its health."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends
@@ -13,6 +13,7 @@ from ferrule.db.engines import open_engines, parse_url
 from ferrule.db.failures import told
 from ferrule.db.session import READ_ONLY, ReadSession, WriteSession
 from ferrule.db.settings import DatabaseSettings
+from ferrule.dependencies import managed
 from ferrule.errors import Error
 from ferrule.kit import Kit
 
@@ -36,10 +37,10 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[ReadSession]:
         """A unit of work that reads. Failures of the database are raised as `Error`."""
-        session = ReadSession(self.engines.read, self._kit)
+        session = ReadSession(self.engines, self._kit)
         try:
             yield session
-            if session.dirty or session.new or session.deleted:
+            if session.opened and (session.dirty or session.new or session.deleted):
                 raise RuntimeError(READ_ONLY)
         except SQLAlchemyError as failure:
             raise told(failure) from failure
@@ -49,7 +50,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[WriteSession]:
         """A unit of work that writes: commits at its end, or rolls back whatever was raised."""
-        session = WriteSession(self.engines.write, self._kit)
+        session = WriteSession(self.engines, self._kit)
         try:
             try:
                 yield session
@@ -73,16 +74,15 @@ class Database:
         await self.engines.dispose()
 
 
-async def _read(connection: HTTPConnection) -> AsyncGenerator[ReadSession]:
-    async with connection.scope["ferrule.kit"][Database].read() as session:
-        yield session
+def _read(connection: HTTPConnection) -> AbstractAsyncContextManager[ReadSession]:
+    return connection.scope["ferrule.kit"][Database].read()
 
 
-async def _write(connection: HTTPConnection) -> AsyncGenerator[WriteSession]:
-    async with connection.scope["ferrule.kit"][Database].write() as session:
-        yield session
+def _write(connection: HTTPConnection) -> AbstractAsyncContextManager[WriteSession]:
+    return connection.scope["ferrule.kit"][Database].write()
 
 
 # The scope makes FastAPI end the unit of work before it sends the response.
-Read = Annotated[ReadSession, Depends(_read, scope="function")]
-Write = Annotated[WriteSession, Depends(_write, scope="function")]
+READ = managed(_read)
+Read = Annotated[ReadSession, Depends(READ, scope="function")]
+Write = Annotated[WriteSession, Depends(managed(_write), scope="function")]

@@ -64,6 +64,14 @@ class OutcomeUnknown(Error):
         )
 
 
+def of_driver(error: Exception, *, lost: bool = False) -> DBAPIError:
+    """The driver's failure as SQLAlchemy would wrap it; `lost` if the connection is gone."""
+    state: str = getattr(error, "sqlstate", None) or ""
+    of_rows = state.startswith("23") or isinstance(error, sqlite3.IntegrityError)
+    kind = IntegrityError if of_rows else DBAPIError
+    return kind(None, None, error, connection_invalidated=lost)
+
+
 def told(failure: SQLAlchemyError) -> Exception:
     """What to raise for a failure of the database; its cause is logged, as nobody is told it."""
     error = as_error(failure)

@@ -17,6 +17,7 @@ from sqlalchemy.types import String
 
 from ferrule.db.session import ReadSession
 from ferrule.errors import Invalid
+from ferrule.kit import Kit
 from ferrule.security.secrets import Secrets
 
 M = TypeVar("M")
@@ -67,7 +68,7 @@ class Order:
 
     def after(self, value: Any, dialect: str) -> ColumnElement[bool]:
         """Rows that stand behind `value`, null being the greatest."""
-        column = _comparable(self.column, dialect)
+        column, value = _comparable(self.column, dialect), _operand(self.column, value)
         if self.descending:
             return self.column.is_not(None) if value is None else column < value
         if value is None:
@@ -86,16 +87,20 @@ def filtered(
     for name, value in filters.items():
         field, _, suffix = name.partition("__")
         column = getattr(model, attribute[field])
-        clauses.append(_OPERATORS[suffix](column, value))
+        clauses.append(_OPERATORS[suffix](column, _operand(column, value)))
     return clauses
 
 
-def matching(
-    columns: Sequence[InstrumentedAttribute[Any]], text: str, dialect: str
-) -> ColumnElement[bool]:
-    """Rows in which a column contains the text, whatever the case; `%` and `_` mean themselves."""
+def search_pattern(text: str) -> str:
+    """The pattern for `matching` that finds a text; `%` and `_` mean themselves."""
     escaped = text.replace("/", "//").replace("%", "/%").replace("_", "/_")
-    pattern = literal(f"%{escaped}%")
+    return f"%{escaped}%"
+
+
+def matching(
+    columns: Sequence[InstrumentedAttribute[Any]], pattern: ColumnElement[str], dialect: str
+) -> ColumnElement[bool]:
+    """Rows in which a column is like the `search_pattern`, whatever the case."""
 
     def lower(value: ColumnElement[str]) -> ColumnElement[str]:
         # Without ICU, lower() of a database in the C locale knows ASCII only.
@@ -104,39 +109,69 @@ def matching(
     return or_(*(lower(cast(Any, column)).like(lower(pattern), escape="/") for column in columns))
 
 
+@dataclass(frozen=True)
+class Ordering:
+    """A total order of one list: what it is sorted by, and its cursors."""
+
+    parts: Sequence[Order]
+    purpose: str
+
+    @property
+    def context(self) -> str:
+        """A cursor is worth something only for the list, and the order, that it was given for."""
+        keys = "|".join(f"{'-' if part.descending else ''}{part.name}" for part in self.parts)
+        return f"{self.purpose}:{keys}"
+
+    def after(self, cursor: str | None, kit: Kit) -> list[Any] | None:
+        """The values of the row that a cursor stands behind; `Invalid` if it is not this list's."""
+        if cursor is None:
+            return None
+        return _decode(kit[Secrets].unsign("cursor", cursor), self.context, self.parts)
+
+    def cursor(self, row: Mapping[str, Any], kit: Kit) -> str:
+        """The cursor that leads behind a row, of which the values by attribute are given."""
+        values = [row[part.column.key] for part in self.parts]
+        return kit[Secrets].sign("cursor", to_json([self.context, *values]))
+
+    def window(
+        self,
+        statement: Select[Any],
+        dialect: str,
+        *,
+        limit: Any,
+        offset: Any = None,
+        after: Sequence[Any] | None = None,
+    ) -> Select[Any]:
+        """A part of a list, with one row more than is shown, to see whether it goes on."""
+        clauses = (part.clause(dialect) for part in self.parts)
+        statement = statement.order_by(*clauses).limit(limit + 1)
+        if after is not None:
+            return statement.where(_behind(self.parts, after, dialect))
+        return statement if offset is None else statement.offset(offset)
+
+
 async def page(
-    session: ReadSession,
-    statement: Select[Any],
-    *,
-    order: Sequence[Order],
-    window: Window,
-    purpose: str,
+    session: ReadSession, statement: Select[Any], *, ordering: Ordering, window: Window
 ) -> Listing[Any]:
     """One page of `statement`, with a signed `next` where the list goes on.
 
-    `purpose` binds the cursor to its list. Raises `Invalid` for a cursor that is not this list's.
+    Raises `Invalid` for a cursor that is not this list's.
     """
     dialect = session.get_bind().dialect.name
-    keys = "|".join(f"{'-' if part.descending else ''}{part.name}" for part in order)
-    # A cursor is worth something only for the list, and the order, that it was given for.
-    context = f"{purpose}:{keys}"
-    secrets = session.kit[Secrets]
+    after = ordering.after(window.cursor, session.kit)
     total = None
     if window.count:
         counted = statement.with_only_columns(func.count(), maintain_column_froms=True)
         total = await session.scalar(counted)
-    paged = statement.order_by(*(part.clause(dialect) for part in order)).limit(window.limit + 1)
-    if window.cursor is not None:
-        values = _decode(secrets.unsign("cursor", window.cursor), context, order)
-        paged = paged.where(_behind(order, values, dialect))
-    elif window.offset:
-        paged = paged.offset(window.offset)
+    paged = ordering.window(
+        statement, dialect, limit=window.limit, offset=window.offset or None, after=after
+    )
     rows = list((await session.execute(paged)).scalars())
     following = None
     if len(rows) > window.limit:
         rows = rows[: window.limit]
-        values = [getattr(rows[-1], part.column.key) for part in order]
-        following = secrets.sign("cursor", to_json([context, *values]))
+        values = {part.column.key: getattr(rows[-1], part.column.key) for part in ordering.parts}
+        following = ordering.cursor(values, session.kit)
     return Listing(rows, window, total, following)
 
 
@@ -165,6 +200,11 @@ def _decode(payload: bytes | None, context: str, order: Sequence[Order]) -> list
         ]
     except (ValidationError, ValueError):
         raise refused from None
+
+
+def _operand(column: Any, value: Any) -> Any:
+    """A value to compare with: SQLAlchemy would take True and False for constants of SQL."""
+    return literal(value, column.type) if isinstance(value, bool) else value
 
 
 def _comparable(column: InstrumentedAttribute[Any], dialect: str) -> Any:

@@ -6,17 +6,19 @@ response is sent; a `Read` holds a connection only while a statement runs.
 
 import re
 import zlib
-from collections.abc import Awaitable, Callable
-from typing import Any, Never
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Never, cast
 
 import structlog
-from sqlalchemy import TextClause, event, text
+from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from ferrule.db.changes import JsonChanges
+from ferrule.db.engines import Engines
 from ferrule.db.failures import OutcomeUnknown
+from ferrule.db.statements import Prebuilt, PrebuiltInsert, Row, Rows, Values
 from ferrule.kit import Kit
 
 READ_ONLY = "A Read session cannot write: ask for `session: Write` instead."
@@ -24,10 +26,15 @@ _WRITES = re.compile(
     r"\s*(insert|update|delete|merge|replace|truncate|create|alter|drop)\b", re.IGNORECASE
 )
 
+_OF_SQLALCHEMY = frozenset({"sync_session", "_proxied", "_async_bind", "_async_binds"})
+"""What `AsyncSession.__init__` sets."""
+
+Fetch = Callable[[Prebuilt, Mapping[str, Any]], Awaitable[Rows]]
+
 log = structlog.get_logger("ferrule.db")
 
 
-class _ReadOnly(Session):
+class ReadOnly(Session):
     """A session that refuses to write."""
 
 
@@ -42,8 +49,54 @@ def _refuse_writing(state: ORMExecuteState) -> None:
         raise RuntimeError(READ_ONLY)
 
 
-event.listen(_ReadOnly, "before_flush", _refuse_flush)
-event.listen(_ReadOnly, "do_orm_execute", _refuse_writing)
+event.listen(ReadOnly, "before_flush", _refuse_flush)
+event.listen(ReadOnly, "do_orm_execute", _refuse_writing)
+
+
+class _Waiting(NamedTuple):
+    """A row that is to be stored; `late` if instances wait, too, which were added before it."""
+
+    statement: PrebuiltInsert
+    values: Values
+    late: bool
+
+
+class Writing(JsonChanges):
+    """A session that stores the rows of `WriteSession.insert` before whatever comes next."""
+
+    waiting: list[_Waiting]
+
+    def flush(self, objects: Any = None) -> None:
+        waiting = self.waiting[:]
+        self.waiting.clear()
+        self._store(each for each in waiting if not each.late)
+        super().flush(objects)
+        self._store(each for each in waiting if each.late)
+
+    def connection(self, *args: Any, **kwargs: Any) -> Connection:
+        if self.waiting:
+            self.flush()
+        return super().connection(*args, **kwargs)
+
+    def _store(self, rows: Iterable[_Waiting]) -> None:
+        for statement, values, _ in rows:
+            super().connection().execute(statement.statement, statement.parameters(values))
+
+
+def _flush_first(about: Any) -> None:
+    session: Writing = getattr(about, "session", about)
+    if session.waiting:
+        session.flush()
+
+
+def _forget(session: Writing, _: Any) -> None:
+    # A savepoint begins with a flush: what waits at its end came up in it.
+    session.waiting.clear()
+
+
+event.listen(Writing, "do_orm_execute", _flush_first)
+event.listen(Writing, "before_commit", _flush_first)
+event.listen(Writing, "after_soft_rollback", _forget)
 
 
 class ReadSession(AsyncSession):
@@ -52,11 +105,39 @@ class ReadSession(AsyncSession):
     Each statement sees what is committed when it starts, and gives its connection back at its end.
     """
 
-    sync_session_class = _ReadOnly
+    sync_session_class = ReadOnly
 
-    def __init__(self, engine: AsyncEngine, kit: Kit) -> None:
-        super().__init__(engine, expire_on_commit=False, autoflush=False)
+    def __init__(self, engines: Engines, kit: Kit) -> None:
         self.kit = kit
+        self._engines = engines
+        self.fetch: Fetch = engines.driver.fetch
+
+    def __getattr__(self, name: str) -> Any:
+        # SQLAlchemy's session is made when something first needs it, because most requests run
+        # nothing but prebuilt statements, and making it takes longer than those.
+        if name not in _OF_SQLALCHEMY:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        self._open()
+        return getattr(self, name)
+
+    @property
+    def dialect(self) -> str:
+        """The name of the database's dialect."""
+        return self._engines.read.dialect.name
+
+    @property
+    def opened(self) -> bool:
+        """Whether anything needed SQLAlchemy's session."""
+        return "sync_session" in self.__dict__
+
+    async def fetch_one(self, statement: Prebuilt, /, **values: Any) -> Row | None:
+        """The first row of a prebuilt statement, None if there is none."""
+        rows = await self.fetch(statement, values)
+        return rows[0] if rows else None
+
+    async def fetch_all(self, statement: Prebuilt, /, **values: Any) -> Rows:
+        """The rows of a prebuilt statement."""
+        return await self.fetch(statement, values)
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -76,6 +157,12 @@ class ReadSession(AsyncSession):
         finally:
             await self._release()
 
+    async def get_one(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().get_one(*args, **kwargs)
+        finally:
+            await self._release()
+
     async def refresh(self, *args: Any, **kwargs: Any) -> None:
         try:
             await super().refresh(*args, **kwargs)
@@ -87,6 +174,13 @@ class ReadSession(AsyncSession):
         raise RuntimeError(
             "Services never commit: the unit of work does when the endpoint returns."
         )
+
+    async def close(self) -> None:
+        if self.opened:
+            await super().close()
+
+    def _open(self) -> None:
+        super().__init__(self._engines.read, expire_on_commit=False, autoflush=False)
 
     async def _release(self) -> None:
         try:
@@ -102,29 +196,59 @@ class WriteSession(ReadSession):
     On SQLite that statement waits for the single writer: do what takes long before it.
     """
 
-    sync_session_class = JsonChanges
+    sync_session_class = Writing
 
-    def __init__(self, engine: AsyncEngine, kit: Kit) -> None:
-        super().__init__(engine, kit)
-        self.sync_session.autoflush = True
+    def __init__(self, engines: Engines, kit: Kit) -> None:
+        super().__init__(engines, kit)
+        # Not the driver's, and no bound method: a session must not hold itself.
+        del self.fetch
+        self._waiting: list[_Waiting] = []
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run `callback` once the transaction is committed, and not at all if it is not."""
         self._after_commit.append(callback)
 
+    def insert(self, statement: PrebuiltInsert, /, **values: Any) -> Row:
+        """The new row, which is stored before the next statement, or with the commit.
+
+        Where nothing else is done, it is one statement without a transaction around it.
+        """
+        stored = statement.values(values)
+        late = self.opened and bool(self.new or self.dirty or self.deleted)
+        self._waiting.append(_Waiting(statement, stored, late))
+        return statement.row(dict(stored))
+
+    async def rollback(self) -> None:
+        self._waiting.clear()
+        self._after_commit.clear()
+        if self.opened:
+            await super().rollback()
+
+    async def fetch(self, statement: Prebuilt, values: Mapping[str, Any]) -> Rows:  # type: ignore[override]
+        """The rows of a prebuilt statement, in the transaction."""
+        statement.check_reading()
+        result = await self.execute(statement.statement, values)
+        return Rows(result.all(), statement.row, statement.named, statement.naming)
+
     async def lock(self, key: str) -> None:
         """Wait until no other transaction holds `key`; it is held until this one ends."""
-        if self.get_bind().dialect.name == "postgresql":
+        if self.dialect == "postgresql":
             number = zlib.crc32(key.encode())
             await self.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": number})
         # On SQLite the transaction is the only one that writes.
 
     async def finish(self) -> None:
         """Commit, then run what was registered to follow; the unit of work calls it."""
-        await self.flush()
+        if self.opened:
+            await self.flush()
         try:
-            await AsyncSession.commit(self)
+            if self.opened:
+                await AsyncSession.commit(self)
+            elif self._waiting:
+                await self._engines.driver.write(
+                    [(each.statement, each.values) for each in self._waiting]
+                )
         except DBAPIError as failure:
             if failure.connection_invalidated:
                 raise OutcomeUnknown from failure
@@ -135,6 +259,10 @@ class WriteSession(ReadSession):
             except Exception as error:
                 # What was committed is not undone by it, so it is no failure of the request.
                 log.error("after_commit failed", exc_info=error)
+
+    def _open(self) -> None:
+        AsyncSession.__init__(self, self._engines.write, expire_on_commit=False)
+        cast(Writing, self.sync_session).waiting = self._waiting
 
     async def _release(self) -> None:
         """The connection is kept until the transaction ends."""

@@ -10,7 +10,6 @@ from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Numeric
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 MAX_INT = 2**53
@@ -37,6 +36,10 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
+def _time_of_text(text: str | None) -> datetime | None:
+    return text if text is None else datetime.fromisoformat(text + "+00:00")
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A point in time: aware in Python, always UTC, to the microsecond."""
 
@@ -59,10 +62,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        # PostgreSQL gives aware times; SQLAlchemy's way from text to time takes three steps.
+        return _time_of_text if dialect.name == "sqlite" else None
 
 
 class Money(TypeDecorator[Decimal]):
@@ -96,9 +98,11 @@ class Money(TypeDecorator[Decimal]):
         return int(value.scaleb(self.scale).to_integral_exact())
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return Decimal(value).scaleb(-self.scale)
+        return value if value is None else Decimal(value).scaleb(-self.scale)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        # PostgreSQL's driver gives decimals.
+        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
 
 
 class Json(TypeDecorator[Any]):
@@ -109,13 +113,20 @@ class Json(TypeDecorator[Any]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
+            # Imported here: with SQLite nobody needs that dialect.
+            from sqlalchemy.dialects.postgresql import JSONB
+
             return dialect.type_descriptor(JSONB(none_as_null=True))
         return dialect.type_descriptor(JSON(none_as_null=True))
 
 
 def to_json(value: Any) -> str:
     """JSON text as the database gets it; NaN and infinity, which JSON lacks, are a ValueError."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+# Made once: with options, json.dumps makes one for each call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 Path = tuple[str | int, ...]

@@ -4,6 +4,8 @@ What Python's parser takes and our databases cannot hold, or what would exhaust 
 once for every route: depth, NaN, numbers too large, lone surrogates, bytes that are not UTF-8.
 """
 
+from typing import Any
+
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,7 +31,7 @@ class JsonBodies:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_json(scope):
+        if scope["type"] != "http" or not is_json(scope):
             await self.app(scope, receive, send)
             return
         read = False
@@ -55,8 +57,8 @@ class JsonBodies:
         await self.app(scope, checked, send)
 
 
-def check_json(body: bytes, *, max_depth: int) -> None:
-    """Raise `InvalidJson` for a body that is not JSON that both databases can hold."""
+def check_json(body: bytes, *, max_depth: int) -> Any:
+    """The value; `InvalidJson` for a body that is not JSON that both databases can hold."""
     try:
         value = from_json(body, allow_inf_nan=False, cache_strings=False)
     except ValueError as error:
@@ -67,6 +69,7 @@ def check_json(body: bytes, *, max_depth: int) -> None:
     if found:
         path, reason = found
         raise _refused(reason, () if "nested" in reason else path)
+    return value
 
 
 class TooLarge:
@@ -87,7 +90,7 @@ class TooLarge:
         async def replace(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start" and message["status"] == 413:
-                replaced = not _has_type(message["headers"], MEDIA_TYPE.encode())
+                replaced = not has_type(message["headers"], MEDIA_TYPE)
                 if replaced:
                     answer = problem(413, request_id=scope["ferrule.request_id"])
                     await answer(scope, receive, send)
@@ -103,7 +106,8 @@ def _refused(reason: str, path: Path = ()) -> InvalidJson:
     return InvalidJson(detail, errors=[{"loc": loc, "code": InvalidJson.code, "detail": detail}])
 
 
-def _is_json(scope: Scope) -> bool:
+def is_json(scope: Scope) -> bool:
+    """Whether the body of a request says that it is JSON."""
     for name, value in scope["headers"]:
         if name == b"content-type":
             kind = value.partition(b";")[0].strip().lower()
@@ -113,5 +117,7 @@ def _is_json(scope: Scope) -> bool:
     return False
 
 
-def _has_type(headers: list[tuple[bytes, bytes]], media_type: bytes) -> bool:
-    return any(name.lower() == b"content-type" and value == media_type for name, value in headers)
+def has_type(headers: list[tuple[bytes, bytes]], media_type: str) -> bool:
+    """Whether an answer's headers say that it is of this media type."""
+    kind = media_type.encode()
+    return any(name.lower() == b"content-type" and value == kind for name, value in headers)

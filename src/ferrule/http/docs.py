@@ -1,5 +1,6 @@
 """The documentation pages: Swagger UI and Redoc, served from here under their own policy."""
 
+from functools import cache
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -97,16 +98,15 @@ def docs_routes(*, title: str, openapi_url: str = "/openapi.json") -> list[BaseR
     the proxy tells it. `openapi_url` is a path of this application or a full address of its
     origin (the policy allows no other).
     """
-    version = _version()
 
     def page(path: str, template: str) -> Route:
         # A leading slash would leave the prefix of a proxy.
         relative = f".{openapi_url}" if openapi_url.startswith("/") else openapi_url
-        body = template.format(
-            title=escape(title), version=version, openapi_url=escape(relative)
-        ).encode()
 
         async def answer(request: Request) -> Response:
+            body = template.format(
+                title=escape(title), version=_version(), openapi_url=escape(relative)
+            )
             return HTMLResponse(body, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
         return Route(path, answer, include_in_schema=False)
@@ -116,7 +116,7 @@ def docs_routes(*, title: str, openapi_url: str = "/openapi.json") -> list[BaseR
         page("/docs", SWAGGER_PAGE),
         page("/docs/oauth2-redirect", OAUTH2_REDIRECT_PAGE),
         page("/redoc", REDOC_PAGE),
-        Mount("/assets", app=_Assets(version)),
+        Mount("/assets", app=_Assets(directory=ASSETS)),
     ]
 
 
@@ -124,7 +124,9 @@ async def _to_docs(request: Request) -> Response:
     return RedirectResponse("./docs")
 
 
+@cache
 def _version() -> str:
+    """Changes with the assets; worked out when a page is first asked for."""
     digest = sha256()
     for file in sorted(ASSETS.iterdir()):
         digest.update(file.read_bytes())
@@ -134,14 +136,10 @@ def _version() -> str:
 class _Assets(StaticFiles):
     """Immutable for who asks with the present version, revalidated for everybody else."""
 
-    def __init__(self, version: str) -> None:
-        super().__init__(directory=ASSETS)
-        self.version = version
-
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        current = query.get("v") == [self.version]
+        current = query.get("v") == [_version()]
         response.headers["Cache-Control"] = (
             "public, max-age=31536000, immutable" if current else "no-cache"
         )

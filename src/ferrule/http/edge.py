@@ -1,21 +1,24 @@
 """The edge: the one layer around every request. Ids, hosts, headers, the log line, the metrics."""
 
 import re
-import secrets
 import time
 from collections.abc import Sequence
+from random import getrandbits
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ferrule.actor import ANONYMOUS, Actor, Door
+from ferrule.http.envelope import Mode
+from ferrule.http.index import RAISED, RouteIndex
 from ferrule.http.problems import problem, unexpected
 from ferrule.http.routes import RouteNames
 from ferrule.kit import Kit
 from ferrule.observability.logs import log_request
 from ferrule.observability.metrics import Metrics
+from ferrule.observability.rendering import request_id as current_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
 
@@ -41,6 +44,8 @@ class Edge:
         kit: Kit,
         doors: Sequence[Door],
         routes: RouteNames,
+        index: RouteIndex | None,
+        envelope: Mode,
         allowed_hosts: Sequence[str],
         production: bool,
     ) -> None:
@@ -48,11 +53,15 @@ class Edge:
         self.kit = kit
         self.doors = tuple(doors)
         self.routes = routes
+        self.index = index if envelope != "always" else None
+        self.envelope = envelope
         self.metrics = kit[Metrics]
         self.any_host = "*" in allowed_hosts
         self.hosts = frozenset(host.lower() for host in allowed_hosts if not host.startswith("*."))
         self.domains = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
-        self.headers = SECURITY_HEADERS + ((TRANSPORT,) if production else ())
+        headers = (*SECURITY_HEADERS, *((TRANSPORT,) if production else ()), API_POLICY)
+        self.headers = _named(headers)
+        self.private_headers = _named((*headers, NO_STORE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -69,8 +78,11 @@ class Edge:
                 # Before it is accepted, which the server answers with 403.
                 await send({"type": "websocket.close", "code": 1008})
             return
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        token = current_id.set(request_id)
+        try:
             await self._http(scope, receive, send, request_id)
+        finally:
+            current_id.reset(token)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = time.perf_counter()
@@ -91,7 +103,16 @@ class Edge:
                 answer = problem(400, request_id=request_id, detail=detail, code=code)
                 await answer(scope, receive, stamped)
             else:
-                await self.app(scope, receive, stamped)
+                onward: Receive | None = receive
+                if self.index is not None:
+                    onward = await self.index.serve(scope, receive, stamped, edge=True)
+                    if status and RAISED in scope:
+                        # Too late for an answer: it is logged as the layers within would.
+                        error = scope.pop(RAISED)
+                        await unexpected(Request(scope), error)
+                        raise error
+                if onward is not None:
+                    await self.app(scope, onward, stamped)
         except Exception as error:
             # The application has answered and logged what it raises; this is what it could not.
             if not status:
@@ -99,7 +120,7 @@ class Edge:
                 await answer(scope, receive, stamped)
         finally:
             seconds = time.perf_counter() - started
-            route = self.routes.template(scope)
+            route: str = scope.get("ferrule.route") or self.routes.template(scope)
             self.metrics.finished(scope["method"], route, status, seconds)
             actor: Actor = scope.get("ferrule.actor", ANONYMOUS)
             log_request(
@@ -132,18 +153,21 @@ class Edge:
 
     def _stamp(self, scope: Scope, message: Message, request_id: str) -> None:
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+        private = scope.get("ferrule.actor", ANONYMOUS).id is not None or message["status"] == 401
+        names, added = self.private_headers if private else self.headers
         present = {name.lower() for name, _ in headers}
         headers.append((b"x-request-id", request_id.encode()))
-        added = list(self.headers)
-        if b"content-security-policy" not in present:
-            added.append(API_POLICY)
-        if scope.get("ferrule.actor", ANONYMOUS).id is not None or message["status"] == 401:
-            added.append(NO_STORE)
+        if private:
             headers.append((b"vary", b"Authorization"))
-        for name, value in added:
-            if name not in present:
-                headers.append((name, value))
+        if names.isdisjoint(present):
+            headers.extend(added)
+        else:
+            headers.extend(header for header in added if header[0] not in present)
         message["headers"] = headers
+
+
+def _named(headers: Sequence[tuple[bytes, bytes]]) -> tuple[frozenset[bytes], list[Any]]:
+    return frozenset(name for name, _ in headers), list(headers)
 
 
 def _request_id(scope: Scope) -> str:
@@ -151,4 +175,5 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.match(value):
             return value.decode()
-    return secrets.token_hex(16)
+    # Unique, which is all that it has to be: nothing is granted to who guesses it.
+    return f"{getrandbits(128):032x}"

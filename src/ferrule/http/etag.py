@@ -40,7 +40,7 @@ class IfMatch:
 ANY_REVISION = IfMatch()
 
 
-def _if_match(
+async def _if_match(
     if_match: Annotated[
         str | None,
         Header(

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast, get_type_hints
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
@@ -26,12 +26,15 @@ class RouteNames:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._templates: dict[Any, list[RouteContext]] | None = None
+        self._count = 0
 
     def template(self, scope: Scope) -> str:
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return UNMATCHED
-        if self._templates is None:
+        routes = self._app.router.routes
+        if self._templates is None or self._count != len(routes):
+            self._count = len(routes)
             self._templates = {}
             for route in iter_route_contexts(self._app.router.routes):
                 self._templates.setdefault(route.endpoint, []).append(route)
@@ -41,6 +44,22 @@ class RouteNames:
             matching = [route for route in candidates if route.path_regex.match(path)]
             candidates = matching or candidates
         return (candidates[0].path_format if candidates else None) or UNMATCHED
+
+
+def routers(router: APIRouter) -> Iterator[APIRouter]:
+    """A router and all that are included in it."""
+    yield router
+    for route in router.routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from routers(included)
+
+
+def endpoints(router: APIRouter) -> Iterator[Any]:
+    """What answers the routes of a router, without the routes being built for where it stands."""
+    for each in routers(router):
+        for route in each.routes:
+            yield getattr(route, "endpoint", None)
 
 
 def api_routes(app: FastAPI) -> Iterator[RouteContext]:

@@ -4,9 +4,12 @@ Standard error, because the standard output of a command is its answer (`ferrule
 and because Python's stderr escapes what the terminal cannot show where stdout raises.
 """
 
+import asyncio
 import logging
 import sys
 import time
+from collections import deque
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import structlog
@@ -19,6 +22,7 @@ from ferrule.observability.rendering import (
     as_text,
     conceal,
     expand,
+    identify,
     stamp,
     timestamp,
     trim,
@@ -34,6 +38,12 @@ QUIETED = {
 }
 RESET = ("uvicorn", "_granian", "gunicorn.error", "hypercorn.error")
 """Loggers to which servers give a level of their own."""
+
+SOON = 0.05
+"""Seconds that the line of a request may wait for others; a line of any other kind does not."""
+MAX_LINES = 200
+MAX_KNOWN = 200
+"""Characters of a text whose form in JSON is kept."""
 
 _requests = logging.getLogger("ferrule.request")
 
@@ -70,7 +80,19 @@ def log_request(
     level = logging.ERROR if status >= 500 else logging.INFO
     if not _requests.isEnabledFor(level):
         return
-    now = time.time()
+    handler = _only_handler()
+    if handler is not None and level < handler.level:
+        return
+    named = "error" if level == logging.ERROR else "info"
+    if handler is not None and handler.renderers == [as_json]:
+        # A record and its copies would take longer than all the rest, and a dict as long as it.
+        handler.write(
+            f'{{"event":"request","request_id":{_id(request_id)},"method":{_quoted(method)},'
+            f'"route":{_quoted(route)},"status":{status},"duration_ms":{round(duration_ms, 3)},'
+            f'"actor":{_quoted(actor)},"client":{_quoted(client)},"logger":"{_requests.name}",'
+            f'"level":"{named}","timestamp":"{timestamp(time.time())}"}}'
+        )
+        return
     event: dict[str, Any] = {
         "event": "request",
         "request_id": mask_text(request_id),
@@ -81,44 +103,84 @@ def log_request(
         "actor": actor,
         "client": client and mask_text(client),
         "logger": _requests.name,
-        "level": "error" if level == logging.ERROR else "info",
-        "timestamp": timestamp(now),
+        "level": named,
+        "timestamp": timestamp(time.time()),
     }
-    if handler := _only_handler():
-        # A record and its copies would take longer than all the rest.
-        handler.write(event, level)
-        return
     record = logging.LogRecord(_requests.name, level, "", 0, "request", (), None)
     record.__dict__.update(msg=event, _logger=_requests, _name=event["level"])
     _requests.handle(record)
+
+
+def _id(text: str) -> str:
+    """The id of a request as JSON, without secrets: so much text without a sign is none."""
+    if len(text) == 32 and text.isalnum() and text.isascii():
+        return f'"{text}"'
+    return _rendered(text)
+
+
+def _quoted(text: str | None) -> str:
+    """What comes again from request to request as JSON, without secrets."""
+    # Nobody is to fill the memory with long names of methods.
+    return _known(text) if text is None or len(text) <= MAX_KNOWN else _rendered(text)
+
+
+def _rendered(text: str | None) -> str:
+    return as_json(None, "", {"": text and mask_text(text)})[4:-1]
+
+
+_known = lru_cache(maxsize=4096)(_rendered)
 
 
 class _Handler(logging.Handler):
     def __init__(self, level: int, renderers: list[Processor]) -> None:
         super().__init__(level)
         self.renderers = renderers
+        self._lines: deque[str] = deque()
+        self._flushing: asyncio.AbstractEventLoop | None = None
         self.formatter = ProcessorFormatter(
             processors=[expand, conceal, *renderers],
             foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder(), trim],
         )
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._lines:
+            self.flush()
         try:
             self._out(self.format(record))
         except Exception:
             self.handleError(record)
 
-    def write(self, event: Any, level: int) -> None:
-        """Log an event that holds no secrets and has its time, past the standard library."""
-        if level < self.level:
-            return
+    def write(self, line: str) -> None:
+        """Log the line of a request, past the standard library: soon, and together with others."""
+        self._lines.append(line)
         try:
-            for processor in self.renderers:
-                event = processor(_requests, "", event)
-            with cast(Any, self.lock):
-                self._out(event)
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if len(self._lines) >= MAX_LINES:
+            self.flush()
+        elif self._flushing is not loop:
+            self._flushing = loop
+            loop.call_later(SOON, self.flush)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        self._flushing = None
+        lines: list[str] = []
+        # One by one, because another thread may add to them meanwhile.
+        while self._lines:
+            lines.append(self._lines.popleft())
+        try:
+            if lines:
+                with cast(Any, self.lock):
+                    self._out("\n".join(lines))
         except Exception:
             self._failed(_requests.name)
+
+    def close(self) -> None:
+        self.flush()
+        super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         # The inherited one prints the arguments of the line, with whatever secrets are in them.
@@ -161,6 +223,7 @@ def _take_over(handler: _Handler) -> None:
             continue
         for other in list(logger.handlers):
             if isinstance(other, _Handler) or getattr(other, "stream", None) in streams:
+                other.flush()
                 logger.removeHandler(other)
                 logger.propagate = True
     root.addHandler(handler)
@@ -182,6 +245,7 @@ def _is_terminal(stream: Any) -> bool:
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
+    identify,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
     stamp,

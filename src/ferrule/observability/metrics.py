@@ -60,11 +60,13 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self._in_flight = Gauge(
+        self._in_flight = 0
+        in_flight = Gauge(
             "http_requests_in_flight",
             "Requests that are being answered.",
             registry=self.registry,
         )
+        in_flight.set_function(lambda: self._in_flight)
         self._routes: set[str] = set()
         self._bound: dict[
             tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]
@@ -72,7 +74,7 @@ class Metrics:
 
     def started(self) -> None:
         """A request has begun."""
-        self._in_flight.inc()
+        self._in_flight += 1
 
     def finished(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """A request has ended; `route` is the template, None where no route matched."""
@@ -84,7 +86,7 @@ class Metrics:
         count, observe = bound
         count()
         observe(seconds)
-        self._in_flight.dec()
+        self._in_flight -= 1
 
     def _bind(
         self, method: str, route: str, status: int

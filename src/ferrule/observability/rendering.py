@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import MutableMapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +35,17 @@ def timestamp(at: float) -> str:
 @lru_cache(maxsize=2)
 def _second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered, which every line carries."""
+
+
+def identify(logger: Any, method: str, event: Event) -> Event:
+    """Processor that adds the id of the request."""
+    if "request_id" not in event and (id := request_id.get()) is not None:
+        event["request_id"] = id
+    return event
 
 
 def stamp(logger: Any, method: str, event: Event) -> Event:

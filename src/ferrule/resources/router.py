@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
+from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -11,6 +12,7 @@ from ferrule.db.base import SoftDeleted
 from ferrule.db.database import Read, Write
 from ferrule.errors import ConfigurationError
 from ferrule.http.etag import IfMatchHeader, etag, tag_matches
+from ferrule.resources.direct import Direct
 from ferrule.resources.page import Page, Pagination
 from ferrule.resources.service import Action, Resource
 
@@ -30,9 +32,10 @@ def resource_router(resource: Resource[Any], *, without: Collection[Action] = ()
     if not issubclass(resource.model, SoftDeleted):
         left_out.add("restore")
     router = APIRouter(prefix=f"/{resource.name}", tags=[resource.name])
+    direct = Direct(resource)
     for action, add in _ROUTES.items():
         if action not in left_out:
-            add(router, resource)
+            add(router, direct)
     return router
 
 
@@ -59,17 +62,20 @@ def _with_etag(response: Response, row: Any) -> Any:
     return row
 
 
-def _list(router: APIRouter, resource: Resource[Any]) -> None:
+def _list(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
     page = Page[resource.response_schema]
 
     @router.get("", response_model=page, summary=_summary(resource, "List"))
     @_endpoint(resource, "list", query=Annotated[resource.query_schema, Query()])
     async def list_rows(query: Any, session: Read, actor: Any) -> Any:
-        listing = await resource.list(session, actor, query)
+        listing = await direct.page(session, actor, query)
         return {"items": listing.rows, "pagination": Pagination.of(listing)}
 
 
-def _get(router: APIRouter, resource: Resource[Any]) -> None:
+def _get(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
+
     @router.get(
         "/{id:uuid}",
         response_model=resource.response_schema,
@@ -84,13 +90,15 @@ def _get(router: APIRouter, resource: Resource[Any]) -> None:
         response: Response,
         if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
     ) -> Any:
-        row = await resource.get(session, actor, id)
+        row = await direct.get(session, actor, id)
         if tag_matches(if_none_match, row.revision):
             return Response(status_code=304, headers={"ETag": etag(row.revision)})
         return _with_etag(response, row)
 
 
-def _create(router: APIRouter, resource: Resource[Any]) -> None:
+def _create(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
+
     @router.post(
         "",
         response_model=resource.response_schema,
@@ -102,12 +110,14 @@ def _create(router: APIRouter, resource: Resource[Any]) -> None:
     async def create_row(
         data: Any, session: Write, actor: Any, request: Request, response: Response
     ) -> Any:
-        row = await resource.create(session, actor, data)
-        response.headers["Location"] = f"{request.url.path}/{row.id}"
+        row = direct.create(session, actor, data) or await resource.create(session, actor, data)
+        response.headers["Location"] = f"{quote(request.scope['path'])}/{row.id}"
         return _with_etag(response, row)
 
 
-def _replace(router: APIRouter, resource: Resource[Any]) -> None:
+def _replace(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
+
     @router.put(
         "/{id:uuid}",
         response_model=resource.response_schema,
@@ -126,7 +136,9 @@ def _replace(router: APIRouter, resource: Resource[Any]) -> None:
         return _with_etag(response, await resource.replace(session, actor, id, data, if_match))
 
 
-def _update(router: APIRouter, resource: Resource[Any]) -> None:
+def _update(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
+
     @router.patch(
         "/{id:uuid}",
         response_model=resource.response_schema,
@@ -145,14 +157,18 @@ def _update(router: APIRouter, resource: Resource[Any]) -> None:
         return _with_etag(response, await resource.update(session, actor, id, data, if_match))
 
 
-def _delete(router: APIRouter, resource: Resource[Any]) -> None:
+def _delete(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
+
     @router.delete("/{id:uuid}", status_code=204, summary=_summary(resource, "Delete one of"))
     @_endpoint(resource, "delete")
     async def delete_row(id: UUID, session: Write, actor: Any, if_match: IfMatchHeader) -> None:
         await resource.delete(session, actor, id, if_match)
 
 
-def _restore(router: APIRouter, resource: Resource[Any]) -> None:
+def _restore(router: APIRouter, direct: Direct[Any]) -> None:
+    resource = direct.resource
+
     @router.post(
         "/{id:uuid}/restore",
         response_model=resource.response_schema,
@@ -164,7 +180,7 @@ def _restore(router: APIRouter, resource: Resource[Any]) -> None:
         return _with_etag(response, await resource.restore(session, actor, id))
 
 
-_ROUTES: dict[Action, Callable[[APIRouter, Resource[Any]], None]] = {
+_ROUTES: dict[Action, Callable[[APIRouter, Direct[Any]], None]] = {
     "list": _list,
     "get": _get,
     "create": _create,

@@ -5,11 +5,19 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, literal, select
 
 from ferrule.actor import Access, Actor, signed_in
 from ferrule.db.base import Base, Owned, SoftDeleted
-from ferrule.db.listing import Listing, Order, filtered, matching, page
+from ferrule.db.listing import (
+    Listing,
+    Order,
+    Ordering,
+    filtered,
+    matching,
+    page,
+    search_pattern,
+)
 from ferrule.db.session import ReadSession, WriteSession
 from ferrule.db.types import utcnow
 from ferrule.errors import ConfigurationError, NotFound
@@ -106,14 +114,10 @@ class Resource(Generic[M]):
         if text is not None:
             columns = [getattr(self.model, self.attribute[name]) for name in self.search]
             dialect = session.get_bind().dialect.name
-            statement = statement.where(matching(columns, text, dialect))
-        return await page(
-            session,
-            statement,
-            order=self._order(getattr(query, "sort", None) or self.default_sort),
-            window=query.window(),
-            purpose=self.name,
-        )
+            pattern = literal(search_pattern(text))
+            statement = statement.where(matching(columns, pattern, dialect))
+        ordering = self.ordering(getattr(query, "sort", None))
+        return await page(session, statement, ordering=ordering, window=query.window())
 
     async def get(self, session: ReadSession, actor: Actor, id: UUID) -> M:
         """The row; `NotFound` if it does not exist or is not the actor's."""
@@ -223,17 +227,17 @@ class Resource(Generic[M]):
     def _values(self, data: BaseModel, names: set[str]) -> dict[str, Any]:
         return {self.attribute[name]: getattr(data, name) for name in names}
 
-    def _order(self, sort: str) -> Sequence[Order]:
-        """The sort order, ended by the id so that it is total."""
+    def ordering(self, sort: str | None) -> Ordering:
+        """What `sort=` asks for, ended by the id so that it is total."""
         order: dict[str, Order] = {}
-        for part in sort.split(","):
+        for part in (sort or self.default_sort).split(","):
             name = part.removeprefix("-")
             attribute = self.attribute.get(name, name)
             column = getattr(self.model, attribute)
             order.setdefault(name, Order(name, column, part.startswith("-")))
         last = list(order.values())[-1]
         order.setdefault("id", Order("id", cast(Any, self.model).id, last.descending))
-        return list(order.values())
+        return Ordering(list(order.values()), self.name)
 
     def _attribute(self, name: str) -> str:
         """The model's attribute of a field: its name, or `metadata_`, as SQLAlchemy holds that."""

@@ -6,15 +6,15 @@ import unicodedata
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from threading import BoundedSemaphore
-from typing import TypeVar
-
-from pwdlib import PasswordHash
-from pwdlib.exceptions import UnknownHashError
-from pwdlib.hashers.argon2 import Argon2Hasher
+from typing import TYPE_CHECKING, TypeVar
 
 from ferrule.errors import Unavailable
 from ferrule.security.settings import SecuritySettings
+
+if TYPE_CHECKING:
+    from pwdlib import PasswordHash
 
 T = TypeVar("T")
 
@@ -27,15 +27,21 @@ class PasswordHasher:
     """
 
     def __init__(self, settings: SecuritySettings) -> None:
-        memory, passes = settings.argon2_memory_kib, settings.argon2_passes
-        self._hash = PasswordHash(
-            [Argon2Hasher(time_cost=passes, memory_cost=memory, parallelism=1)]
-        )
+        self._memory, self._passes = settings.argon2_memory_kib, settings.argon2_passes
         # Nobody knows a password with this hash, and verifying one costs what it always does.
         salt, digest = (_unpadded(secrets.token_bytes(size)) for size in (16, 32))
-        self._nothing = f"$argon2id$v=19$m={memory},t={passes},p=1${salt}${digest}"
+        self._nothing = f"$argon2id$v=19$m={self._memory},t={self._passes},p=1${salt}${digest}"
         self._threads = ThreadPoolExecutor(settings.hash_threads, thread_name_prefix="passwords")
         self._room = BoundedSemaphore(settings.hash_threads + settings.hash_queue)
+
+    @cached_property
+    def _hash(self) -> "PasswordHash":
+        """Imported by the thread that needs it first, so that no start waits for it."""
+        from pwdlib import PasswordHash
+        from pwdlib.hashers.argon2 import Argon2Hasher
+
+        argon2 = Argon2Hasher(time_cost=self._passes, memory_cost=self._memory, parallelism=1)
+        return PasswordHash([argon2])
 
     async def hash(self, password: str) -> str:
         """The hash to store, with a salt of its own."""
@@ -43,11 +49,7 @@ class PasswordHasher:
 
     async def verify(self, password: str, hash: str) -> tuple[bool, str | None]:
         """Whether it is the password, and the hash to store instead if parameters have changed."""
-        try:
-            return await self._run(lambda: self._hash.verify_and_update(_normal(password), hash))
-        except UnknownHashError:
-            await self.verify_nothing(password)
-            return False, None
+        return await self._run(lambda: self._verify(_normal(password), hash))
 
     async def verify_nothing(self, password: str) -> None:
         """Take as long as `verify`: nobody learns from the time that an account does not exist."""
@@ -56,6 +58,15 @@ class PasswordHasher:
     def close(self) -> None:
         """End the threads; what waits is cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _verify(self, password: str, hash: str) -> tuple[bool, str | None]:
+        from pwdlib.exceptions import UnknownHashError
+
+        try:
+            return self._hash.verify_and_update(password, hash)
+        except UnknownHashError:
+            self._hash.verify(password, self._nothing)
+            return False, None
 
     async def _run(self, work: Callable[[], T]) -> T:
         if not self._room.acquire(blocking=False):

@@ -29,7 +29,8 @@ REMEDY = "make one with `openssl rand -base64 48`"
 
 def refuse_unsafe(settings: "Settings") -> None:
     """Raise `ConfigurationError` that names every unsafe setting with its remedy."""
-    problems = [*_keys(settings), *_cors(settings), *_public_url(settings), *_hosts(settings)]
+    checks = (_keys, _cors, _public_url, _hosts, _mail)
+    problems = [problem for check in checks for problem in check(settings)]
     if problems:
         raise ConfigurationError("This is not safe to start:\n  " + "\n  ".join(problems))
 
@@ -102,3 +103,26 @@ def _hosts(settings: "Settings") -> list[str]:
         return [f"{name}: any Host header would be believed; name the hosts, or set "
                 "FERRULE_PUBLIC_URL."]  # fmt: skip
     return []
+
+
+def _mail(settings: "Settings") -> list[str]:
+    mail = settings.mail
+    if mail.host is None:
+        return []
+    from ferrule.mail.message import sender_address
+
+    problems: list[str] = []
+    try:
+        sender_address(mail.sender or "")
+    except ValueError:
+        problems.append(
+            "FERRULE_MAIL__SENDER: name who the mails come from, as in Shop <mail@shop.org>."
+        )
+    if (mail.username is None) != (mail.password is None):
+        problems.append("FERRULE_MAIL__USERNAME and FERRULE_MAIL__PASSWORD: set both, or none.")
+    local = mail.host in ("localhost", "127.0.0.1", "::1")
+    if mail.password is not None and mail.encryption == "none" and not local:
+        problems.append(
+            "FERRULE_MAIL__ENCRYPTION: the password would travel unencrypted; use starttls or tls."
+        )
+    return problems

@@ -23,8 +23,12 @@ class Revision:
     module: str
     message: str
     parents: tuple[str, ...]
-    creates: frozenset[str]
     path: Path
+
+    @property
+    def creates(self) -> frozenset[str]:
+        """The tables that it creates."""
+        return frozenset(_created_tables(_parsed(self.path)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ def _read_folder(module: Module) -> Iterator[Revision]:
 
 
 def _read_file(path: Path, module: str) -> Revision | None:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
+    tree = _parsed(path)
     values: dict[str, Any] = {}
     for node in tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
@@ -157,9 +161,12 @@ def _read_file(path: Path, module: str) -> Revision | None:
         module=module,
         message=(ast.get_docstring(tree) or path.stem).partition("\n")[0],
         parents=(*_ids(values.get("down_revision")), *_ids(values.get("depends_on"))),
-        creates=frozenset(_created_tables(tree)),
         path=path,
     )
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
 
 
 def _ids(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ async def refresh(data: Refresh, session: Write, actor: Anyone, response: Respon
 @auth.post("/logout", status_code=204, summary="Sign out")
 async def logout(session: Write, actor: SignedIn) -> None:
     """Ends the login that the access token belongs to, at once."""
-    await logins.end_login(session, actor.session_id)
+    await logins.end_login(session, actor)
 
 
 @auth.post(

@@ -4,25 +4,25 @@ from sqlalchemy import bindparam, select
 from starlette.requests import HTTPConnection
 
 from ferrule.actor import Actor, Door
-from ferrule.db import Database, utcnow
+from ferrule.db import Database, prebuilt, utcnow
 from ferrule.kit import Kit
 from ferrule.modules.auth.logins import may_sign_in, named_by
 from ferrule.modules.auth.models import Login, User
+from ferrule.modules.auth.principals import Principals
 from ferrule.security.tokens import InvalidToken, Tokens
 
-LOGIN_AND_USER = (
+LOGIN_AND_USER = prebuilt(
     select(Login.expires_at, Login.revoked_at, User.disabled, User.verified, User.roles)
     .join(User, User.id == Login.user_id)
     .where(Login.id == bindparam("login_id"), User.id == bindparam("user_id"))
 )
-"""Built once: building it would cost each request more than the database takes to answer."""
 
 
 async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
     """The user of a valid access token whose login is alive; None if no bearer token is shown.
 
-    The login and the user are looked up each time, so that ending a login, disabling a user and
-    taking a role away act at once, in every process.
+    The login and the user are looked up, so that ending a login, disabling a user and taking a role
+    away act within a second in every process: see `Principals`.
     """
     shown = connection.headers.getlist("authorization")
     if not shown:
@@ -32,21 +32,29 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
         return None
     if len(shown) > 1:
         raise InvalidToken
-    login_id, user_id = named_by(kit[Tokens].verify(token.strip(" "), "access"))
+    token = token.strip(" ")
+    principals = kit[Principals]
+    known = principals.find(token)
+    if known is not None:
+        return known
+    mark = principals.mark()
+    claims = kit[Tokens].verify(token, "access")
+    login_id, user_id = named_by(claims)
     async with kit[Database].read() as session:
-        ids = {"login_id": login_id, "user_id": user_id}
-        row = (await session.execute(LOGIN_AND_USER, ids)).one_or_none()
+        row = await session.fetch_one(LOGIN_AND_USER, login_id=login_id, user_id=user_id)
     if row is None or row.revoked_at is not None or row.expires_at <= utcnow():
         raise InvalidToken
     if not may_sign_in(kit, disabled=row.disabled, verified=row.verified):
         raise InvalidToken
-    return Actor(
+    actor = Actor(
         kind="user",
         id=user_id,
         roles=frozenset(row.roles),
         session_id=login_id,
         door=bearer.name,
     )
+    principals.remember(token, actor, claims.expires_at.timestamp(), mark)
+    return actor
 
 
 bearer = Door(

@@ -3,7 +3,6 @@
 import unicodedata
 from typing import Annotated
 
-from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -15,6 +14,9 @@ def normal(address: str) -> str:
 
     Raises `ValueError` for what is no address. Nobody's mail provider tells `Ann@` from `ann@`.
     """
+    # A start does not wait for the patterns that it compiles.
+    from email_validator import EmailNotValidError, validate_email
+
     try:
         # Nobody's mail goes to .test either, which is what people try things with (RFC 6761).
         known = validate_email(address, check_deliverability=False, test_environment=True)

@@ -8,10 +8,12 @@ from uuid import UUID
 
 from sqlalchemy import delete, select, update
 
+from ferrule.actor import Actor
 from ferrule.db import WriteSession, utcnow
 from ferrule.kit import Kit
 from ferrule.modules.auth.errors import RefreshReused
 from ferrule.modules.auth.models import Login, User
+from ferrule.modules.auth.principals import forget
 from ferrule.modules.auth.schemas import TokenPair
 from ferrule.modules.auth.settings import AuthSettings, registration
 from ferrule.security.secrets import Secrets
@@ -63,20 +65,23 @@ async def refresh(session: WriteSession, refresh_token: str) -> TokenPair:
             if _hash(successor) == login.refresh_hash:
                 return _pair(kit, login, successor)
     login.revoked_at = now
+    forget(session, login.user_id)
     raise RefreshReused
 
 
-async def end_login(session: WriteSession, login_id: UUID | None) -> None:
-    """End one login, at once and everywhere."""
+async def end_login(session: WriteSession, actor: Actor) -> None:
+    """End the login that the actor came by, everywhere."""
+    forget(session, actor.user_id)
     await session.execute(
         update(Login)
-        .where(Login.id == login_id, Login.revoked_at.is_(None))
+        .where(Login.id == actor.session_id, Login.revoked_at.is_(None))
         .values(revoked_at=utcnow())
     )
 
 
 async def end_logins(session: WriteSession, user_id: UUID) -> None:
     """End all logins of a user."""
+    forget(session, user_id)
     await session.execute(
         update(Login)
         .where(Login.user_id == user_id, Login.revoked_at.is_(None))

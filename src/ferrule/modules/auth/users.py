@@ -16,6 +16,7 @@ from ferrule.kit import Kit
 from ferrule.modules.auth.errors import EmailTaken, LastAdministrator
 from ferrule.modules.auth.logins import end_logins, may_sign_in
 from ferrule.modules.auth.models import User
+from ferrule.modules.auth.principals import forget
 from ferrule.modules.auth.schemas import (
     UserCreate,
     UserReplace,
@@ -50,6 +51,9 @@ class Users(Resource[User]):
             raise EmailTaken
         if row is not None:
             await _keep_an_administrator(session, row, after)
+
+    async def react(self, session: WriteSession, actor: Actor, action: Action, row: User) -> None:
+        forget(session, row.id)
 
 
 users = Users(

@@ -1,4 +1,4 @@
-"""What the first start prints: the link by which the first administrator is made."""
+"""The start of the module; the first one prints the link that makes an administrator."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ferrule.db import Database
 from ferrule.kit import Kit
+from ferrule.modules.auth.principals import Principals
 from ferrule.modules.auth.service import setup_token
 from ferrule.modules.auth.settings import AuthSettings
 from ferrule.modules.auth.users import administrator_exists
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def lifespan(kit: Kit) -> AsyncGenerator[None]:
-    """Print the link where there is no administrator yet."""
+    """Offer the cache of principals; print the link where there is no administrator yet."""
     from ferrule.settings import Settings
 
+    kit.provide(Principals())
     async with kit[Database].read() as session:
         welcome = _speaks_for_all() and not await administrator_exists(session)
     if welcome:

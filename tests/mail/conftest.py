@@ -1,0 +1,110 @@
+"""A real SMTP server on this machine, which keeps what it takes."""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
+
+from ferrule.mail import MailSettings
+
+SENDER = "The Shop <mail@shop.test>"
+
+
+@dataclass
+class Post:
+    """What the server was given, and how it is to answer."""
+
+    mails: list[EmailMessage] = field(default_factory=list)
+    envelopes: list[Envelope] = field(default_factory=list)
+    logins: list[tuple[str, str]] = field(default_factory=list)
+    to_recipient: str | None = None
+    to_data: str = "250 OK"
+    port: int = 0
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Any, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.to_recipient is not None:
+            return self.to_recipient
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        if self.to_data.startswith("250"):
+            self.envelopes.append(envelope)
+            content = envelope.original_content or b""
+            self.mails.append(BytesParser(EmailMessage, policy=default).parsebytes(content))
+        return self.to_data
+
+    def authenticate(
+        self, server: SMTP, session: Any, envelope: Envelope, mechanism: str, login: Any
+    ) -> AuthResult:
+        assert isinstance(login, LoginPassword)
+        pair = (login.login.decode(), login.password.decode())
+        self.logins.append(pair)
+        return AuthResult(success=pair == ("shop", "open sesame"), handled=False)
+
+    def settings(self, **values: Any) -> MailSettings:
+        """Settings that lead here."""
+        here = {"host": "localhost", "port": self.port, "sender": SENDER, "encryption": "none"}
+        return MailSettings(**{**here, "timeout": 5, **values})
+
+
+Serve = Callable[..., Post]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server; keywords are those of aiosmtpd."""
+    controllers: list[Controller] = []
+
+    def start(**options: Any) -> Post:
+        post = Post()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            post.port = free.getsockname()[1]
+        controller = Controller(
+            post, hostname="127.0.0.1", port=post.port, authenticator=post.authenticate, **options
+        )
+        controller.start()
+        controllers.append(controller)
+        return post
+
+    yield start
+    for controller in controllers:
+        controller.stop()
+
+
+@pytest.fixture
+def post(serve: Serve) -> Post:
+    return serve()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def certificate(authority: trustme.CA) -> ssl.SSLContext:
+    """The server's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine trusts the authority."""
+    file = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
