@@ -1,8 +1,8 @@
 """A real SMTP server on this machine, which keeps what it takes."""
 
-import socket
+import asyncio
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import trustme
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from ferrule.mail import MailSettings
@@ -60,33 +59,46 @@ class Post:
         return MailSettings(**{**here, "timeout": 5, **values})
 
 
-Serve = Callable[..., Post]
+Serve = Callable[..., Awaitable[Post]]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts a server; keywords are those of aiosmtpd."""
-    controllers: list[Controller] = []
+async def serve() -> AsyncIterator[Serve]:
+    """Starts a server on the loop of the test; keywords are those of aiosmtpd.
 
-    def start(**options: Any) -> Post:
+    aiosmtpd's own controller stops the loop of its thread and may leave connections half closed.
+    """
+    servers: list[asyncio.Server] = []
+    connections: list[SMTP] = []
+
+    async def start(*, ssl_context: ssl.SSLContext | None = None, **options: Any) -> Post:
         post = Post()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            post.port = free.getsockname()[1]
-        controller = Controller(
-            post, hostname="127.0.0.1", port=post.port, authenticator=post.authenticate, **options
-        )
-        controller.start()
-        controllers.append(controller)
+        loop = asyncio.get_running_loop()
+
+        def connected() -> SMTP:
+            authenticator = post.authenticate
+            smtp = SMTP(post, hostname="here", loop=loop, authenticator=authenticator, **options)
+            connections.append(smtp)
+            return smtp
+
+        server = await loop.create_server(connected, "127.0.0.1", 0, ssl=ssl_context)
+        servers.append(server)
+        post.port = server.sockets[0].getsockname()[1]
         return post
 
     yield start
-    for controller in controllers:
-        controller.stop()
+    for server in servers:
+        server.close()
+    for connection in connections:
+        if connection.transport is not None:
+            connection.transport.close()
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
-def post(serve: Serve) -> Post:
-    return serve()
+async def post(serve: Serve) -> Post:
+    return await serve()
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ async def test_a_line_with_one_dot_does_not_end_it(post: Post) -> None:
     [("ann@bücher.example", "ann@xn--bcher-kva.example"), ("änn@example.com", "änn@example.com")],
 )
 async def test_addresses_of_all_the_world(serve: Serve, to: str, arrives: str) -> None:
-    post = serve(enable_SMTPUTF8=True)
+    post = await serve(enable_SMTPUTF8=True)
     await SmtpMailer(post.settings()).send(Mail(key="1", to=to, subject="Grüße", text="."))
     assert post.envelopes[0].rcpt_tos == [arrives]
     assert post.mails[0]["Subject"] == "Grüße"
@@ -101,7 +101,7 @@ async def test_the_server_decides_whether_to_try_again(
 
 @pytest.mark.usefixtures("trusted")
 async def test_it_signs_in_over_tls(serve: Serve, certificate: ssl.SSLContext) -> None:
-    post = serve(tls_context=certificate, require_starttls=True, auth_required=True)
+    post = await serve(tls_context=certificate, require_starttls=True, auth_required=True)
     login: Any = {"encryption": "starttls", "username": "shop"}
     await SmtpMailer(post.settings(**login, password="open sesame")).send(MAIL)
     assert (len(post.mails), post.logins) == (1, [("shop", "open sesame")])
@@ -112,7 +112,7 @@ async def test_it_signs_in_over_tls(serve: Serve, certificate: ssl.SSLContext) -
 
 @pytest.mark.usefixtures("trusted")
 async def test_tls_from_the_first_byte(serve: Serve, certificate: ssl.SSLContext) -> None:
-    post = serve(ssl_context=certificate)
+    post = await serve(ssl_context=certificate)
     await SmtpMailer(post.settings(encryption="tls")).send(MAIL)
     assert len(post.mails) == 1
 
@@ -122,7 +122,7 @@ async def test_a_certificate_that_nobody_vouches_for(
     serve: Serve, certificate: ssl.SSLContext, encryption: str
 ) -> None:
     how = "ssl_context" if encryption == "tls" else "tls_context"
-    post = serve(**{how: certificate})
+    post = await serve(**{how: certificate})
     with pytest.raises(MailFailed, match="certificate"):
         await SmtpMailer(post.settings(encryption=encryption)).send(MAIL)
     assert post.mails == []
