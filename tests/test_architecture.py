@@ -15,13 +15,14 @@ import ferrule
 
 SOURCE = Path(ferrule.__file__).parent
 TESTS = Path(__file__).parent
-ROOMS = ("db", "http", "resources", "security", "observability", "mail")
+ROOMS = ("db", "http", "resources", "security", "observability", "mail", "jobs")
 KIT_FILES = ("errors", "kit", "actor", "dependencies", "module", "schemas", "settings")
 ABOVE_THE_KIT = ("ferrule.modules", "ferrule.app", "ferrule.cli", "ferrule.testing", "ferrule.asgi")
 CONTRACTS = ("ferrule", "ferrule.db", "ferrule.resources", "ferrule.schemas", "ferrule.testing")
 ACROSS = {Path("benchmarks"), Path("drills"), Path("hostile")}
 """Tests of the whole, which stand beside the mirror."""
 LAZY = {
+    ("ferrule.jobs.cli", "ferrule.cli.application"): "the command loads the application",
     ("ferrule.modules.auth.cli", "ferrule.cli.application"): "the command loads the application",
 }
 """Imports inside of functions that go against the order, each with its reason."""

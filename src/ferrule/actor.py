@@ -11,6 +11,9 @@ from starlette.requests import HTTPConnection
 from ferrule.errors import Forbidden, Unauthenticated
 from ferrule.kit import Kit
 
+ADMIN = "admin"
+"""The role of those who run the application."""
+
 ActorKind = Literal["anonymous", "user", "job", "cli"]
 
 
@@ -121,7 +124,7 @@ def _somebody(actor: Actor) -> bool:
 
 public = Access("public", _anybody, anonymous=True)
 signed_in = Access("signed_in", _somebody)
-administrator = role("admin")
+administrator = role(ADMIN)
 
 Anyone = Annotated[Actor, Depends(public)]
 SignedIn = Annotated[Actor, Depends(signed_in)]

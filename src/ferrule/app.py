@@ -28,6 +28,12 @@ from ferrule.http.envelope import Envelope
 from ferrule.http.index import RouteIndex
 from ferrule.http.openapi import describe
 from ferrule.http.routes import RouteNames, check_routes, endpoints
+from ferrule.jobs.engine import engine
+from ferrule.jobs.functions import JobFunctions
+from ferrule.jobs.hint import Hint
+from ferrule.jobs.metrics import JobMetrics
+from ferrule.jobs.settings import JobsSettings
+from ferrule.jobs.worker import Worker
 from ferrule.kit import Kit
 from ferrule.mail.mailers import Mailer, open_mailer
 from ferrule.mail.templates import Templates
@@ -63,6 +69,7 @@ class Ferrule(FastAPI):
             **options,
         )
         self.modules = modules
+        self.jobs = JobFunctions(modules)
         self.refusal: ConfigurationError | None = None
         self._traced = True
         self._schemes = {door.name: dict(door.scheme) for m in modules for door in m.doors}
@@ -73,7 +80,10 @@ class Ferrule(FastAPI):
         """Take these settings from the next start on. Raises `ConfigurationError` if unsafe."""
         refuse_unsafe(settings)
         self.settings = settings
-        self.kit = Kit(*settings.groups(), Metrics(version=self.version))
+        metrics = Metrics(version=self.version)
+        self.kit = Kit(*settings.groups(), metrics, self.jobs)
+        if self.jobs:
+            self.kit.provide(JobMetrics(metrics))
         self.kit.provide(settings, kind=Settings)
         self.max_body_size = settings.http.max_body
         self.openapi_schema = None
@@ -141,6 +151,19 @@ class Ferrule(FastAPI):
         return self.openapi_schema
 
     @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Kit]:
+        """The kit with all that the modules offer, without serving."""
+        async with AsyncExitStack() as stack:
+            kit = await stack.enter_async_context(self.opened())
+            checks = health.Health()
+            checks.add("database", kit[Database].check)
+            kit.provide(checks)
+            for module in self.modules:
+                if module.lifespan is not None:
+                    await stack.enter_async_context(module.lifespan(kit))
+            yield kit
+
+    @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Kit]:
         """The kit with its database open and its schema up to date, without serving."""
         settings = self.settings
@@ -150,7 +173,7 @@ class Ferrule(FastAPI):
         database = Database(settings.resolved_database_url, settings.database, self.kit)
         folders = {each.name: each.mails for each in self.modules if each.mails is not None}
         templates = Templates(folders, instead=settings.mail.templates)
-        for thing in (secrets, Tokens(keys), hasher, database, templates):
+        for thing in (secrets, Tokens(keys), hasher, database, templates, Hint()):
             self.kit.provide(thing)
         self.kit.provide(open_mailer(settings), kind=Mailer)
         try:
@@ -175,7 +198,9 @@ def create_app(
     """
     if modules is None:
         from ferrule.modules import SHIPPED as modules
-    ordered = resolve(modules)
+    given = tuple(modules)
+    # The queue has its tables and routes where some module has work for it.
+    ordered = resolve((engine, *given) if any(module.jobs for module in given) else given)
     app = Ferrule(
         settings or load_settings(ordered),
         ordered,
@@ -214,13 +239,11 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         # Once more, with what was added to the application after create_app.
         check_routes(app, lambda route: "the application")
         async with AsyncExitStack() as stack:
-            kit = await stack.enter_async_context(app.opened())
-            checks = health.Health()
-            checks.add("database", kit[Database].check)
-            kit.provide(checks)
-            for module in app.modules:
-                if module.lifespan is not None:
-                    await stack.enter_async_context(module.lifespan(kit))
+            kit = await stack.enter_async_context(app.running())
+            if app.jobs and kit[JobsSettings].embedded:
+                worker = Worker(kit)
+                kit[health.Health].add("jobs", worker.check)
+                await stack.enter_async_context(worker.running())
             if not app.settings.production:
                 from ferrule.observability.development import watched
 

@@ -17,6 +17,8 @@ from ferrule.kit import Kit
 if TYPE_CHECKING:
     import typer
 
+    from ferrule.jobs.functions import JobFunction
+
 
 class SettingsGroup(BaseModel):
     """Base of a group of settings; give every field a default, bounds and a description."""
@@ -33,6 +35,7 @@ class Module:
     - `router`: its routes, mounted under `/api/v1`; `pages`: plain pages, mounted at the root
     - `access`: declares the access of all its routes at once, for routers that are not its own
     - `models`: its tables; their migrations live in `migrations/` beside the file of the models
+    - `jobs`: its durable work, functions decorated with `@job`
     - `mails`: the folder of its mail templates, as `Path(__file__).parent / "mails"`
     - `settings`: its group of settings, read from `FERRULE_<NAME>__…`
     - `doors`: ways in for actors
@@ -46,6 +49,7 @@ class Module:
     pages: APIRouter | None = None
     access: Access | None = None
     models: Sequence[type[Any]] = ()
+    jobs: "Sequence[JobFunction[Any]]" = ()
     mails: Path | None = None
     settings: type[SettingsGroup] | None = None
     doors: Sequence[Door] = ()

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from ferrule.db.settings import DatabaseSettings
 from ferrule.errors import ConfigurationError
 from ferrule.http.settings import HttpSettings
+from ferrule.jobs.settings import JobsSettings
 from ferrule.mail.settings import MailSettings
 from ferrule.module import Module, SettingsGroup
 from ferrule.observability.settings import ObservabilitySettings
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
     observability: ObservabilitySettings = Field(
         default=ObservabilitySettings(), description="Metrics and logs."
     )
-
+    jobs: JobsSettings = Field(default=JobsSettings(), description="Durable work.")
     mail: MailSettings = Field(default=MailSettings(), description="Outgoing mail.")
 
     @property

@@ -51,6 +51,18 @@ def serve(
 
 
 @app.command()
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(help="Jobs that run at the same time.", min=1, max=1000)
+    ] = None,
+) -> None:
+    """Work on jobs beside the server, on PostgreSQL; as many as you like, on any machine."""
+    from ferrule.cli.worker import work
+
+    raise typer.Exit(work(concurrency=concurrency))
+
+
+@app.command()
 def openapi() -> None:
     """Print the OpenAPI document as JSON."""
     from ferrule.cli import application

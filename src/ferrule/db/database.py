@@ -48,9 +48,9 @@ class Database:
             await session.close()
 
     @asynccontextmanager
-    async def write(self) -> AsyncGenerator[WriteSession]:
+    async def write(self, session: WriteSession | None = None) -> AsyncGenerator[WriteSession]:
         """A unit of work that writes: commits at its end, or rolls back whatever was raised."""
-        session = WriteSession(self.engines, self._kit)
+        session = session or WriteSession(self.engines, self._kit)
         try:
             try:
                 yield session

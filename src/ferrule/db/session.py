@@ -7,7 +7,9 @@ response is sent; a `Read` holds a connection only while a statement runs.
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Never, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, TypedDict, TypeVar, Unpack, cast, overload
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, TextClause, event, text
@@ -21,6 +23,12 @@ from ferrule.db.failures import OutcomeUnknown
 from ferrule.db.statements import Prebuilt, PrebuiltInsert, Row, Rows, Values
 from ferrule.kit import Kit
 
+if TYPE_CHECKING:
+    from ferrule.actor import Actor
+    from ferrule.jobs.functions import JobFunction
+
+D = TypeVar("D")
+
 READ_ONLY = "A Read session cannot write: ask for `session: Write` instead."
 _WRITES = re.compile(
     r"\s*(insert|update|delete|merge|replace|truncate|create|alter|drop)\b", re.IGNORECASE
@@ -32,6 +40,16 @@ _OF_SQLALCHEMY = frozenset({"sync_session", "_proxied", "_async_bind", "_async_b
 Fetch = Callable[[Prebuilt, Mapping[str, Any]], Awaitable[Rows]]
 
 log = structlog.get_logger("ferrule.db")
+
+
+class Enqueueing(TypedDict, total=False):
+    """How a job is to be run; see `WriteSession.enqueue`."""
+
+    actor: "Actor | None"
+    delay: timedelta | float
+    priority: int | None
+    key: str | None
+    concurrency_key: str | None
 
 
 class ReadOnly(Session):
@@ -218,6 +236,32 @@ class WriteSession(ReadSession):
         late = self.opened and bool(self.new or self.dirty or self.deleted)
         self._waiting.append(_Waiting(statement, stored, late))
         return statement.row(dict(stored))
+
+    @overload
+    async def enqueue(self, job: "JobFunction[None]", /, **options: Unpack[Enqueueing]) -> UUID: ...
+    @overload
+    async def enqueue(
+        self, job: "JobFunction[D]", data: D, /, **options: Unpack[Enqueueing]
+    ) -> UUID: ...
+    async def enqueue(
+        self, job: "JobFunction[Any]", data: Any = None, /, **options: Unpack[Enqueueing]
+    ) -> UUID:
+        """The id of new durable work, which exists exactly if this transaction is committed.
+
+        - `actor`: who asks, and may look at the job
+        - `delay`: seconds, or a timedelta, before it is due
+        - `priority`: instead of the job's own; a higher one runs sooner
+        - `key`: as long as a job of this name with this key is kept, no second one is made: the
+          answer is the id of the first
+        - `concurrency_key`: jobs with a cap are counted by it
+
+        Raises `Invalid` for data that is not what the job takes, `ConfigurationError` for a job
+        that no module declares.
+        """
+        # The queue stands on this file.
+        from ferrule.jobs.queue import enqueue
+
+        return await enqueue(self, job, data, **options)
 
     async def rollback(self) -> None:
         self._waiting.clear()

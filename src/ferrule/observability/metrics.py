@@ -1,9 +1,11 @@
 """Metrics for Prometheus: requests, the process, and what an application adds to the registry."""
 
+import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import structlog
 from fastapi import APIRouter, Depends
 from prometheus_client import (
     CollectorRegistry,
@@ -21,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ferrule.actor import identify
-from ferrule.errors import NotFound, Unauthenticated
+from ferrule.errors import Error, NotFound, Unauthenticated
+from ferrule.kit import Kit
 from ferrule.observability.probe import probe
 from ferrule.observability.settings import ObservabilitySettings
 
@@ -32,6 +35,12 @@ MAX_ROUTES = 2000
 """Routes that are told apart; those beyond are counted as unmatched."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Upper bounds in seconds: from an answer out of memory to a request at its deadline."""
+REFRESH = 2.0
+"""Seconds that gauges may take to be brought up to date."""
+
+Refresh = Callable[[Kit], Awaitable[None]]
+
+log = structlog.get_logger("ferrule.metrics")
 
 
 class Metrics:
@@ -60,6 +69,7 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._refreshing: list[Refresh] = []
         self._in_flight = 0
         in_flight = Gauge(
             "http_requests_in_flight",
@@ -71,6 +81,19 @@ class Metrics:
         self._bound: dict[
             tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]
         ] = {}
+
+    def before_render(self, refresh: Refresh) -> None:
+        """Have `refresh(kit)` called before metrics are answered: for gauges of what is stored."""
+        self._refreshing.append(refresh)
+
+    async def refresh(self, kit: Kit) -> None:
+        """Bring those gauges up to date; where that fails or takes long, they stay as they were."""
+        for refresh in self._refreshing:
+            try:
+                async with asyncio.timeout(REFRESH):
+                    await refresh(kit)
+            except (Error, TimeoutError) as error:
+                log.warning("metrics not refreshed", reason=type(error).__name__)
 
     def started(self) -> None:
         """A request has begun."""
@@ -129,6 +152,7 @@ def metrics_routes(settings: ObservabilitySettings, *, production: bool) -> APIR
         if not allowed:
             raise NotFound
         held: Metrics = request.scope["ferrule.kit"][Metrics]
+        await held.refresh(request.scope["ferrule.kit"])
         # In a thread, because some thousand lines take tens of milliseconds.
         body, content_type = await run_in_threadpool(held.render, request.headers.get("accept"))
         headers = {"Content-Type": content_type, "Cache-Control": "no-store"}

@@ -6,6 +6,7 @@ It is loaded by itself where Ferrule is installed. Fixtures:
 - `client`: an `httpx.AsyncClient` that nobody is signed in with
 - `actors`: makes signed-in clients: `ann = await actors("ann")`, and administrators:
   `root = await actors("root", admin=True)`
+- `worker`: runs the jobs that are due: `await worker.drain()`
 
 Every test that uses one of them runs on SQLite, and on PostgreSQL where it answers at
 `FERRULE_TEST_POSTGRES_URL` (by default `postgresql://postgres@127.0.0.1:5432/postgres`).

@@ -48,6 +48,8 @@ class TestDatabases:
                 "security": app.settings.security.model_copy(
                     update={"argon2_memory_kib": 8, "argon2_passes": 1}
                 ),
+                # A test says itself when jobs run.
+                "jobs": app.settings.jobs.model_copy(update={"embedded": False}),
             }
         )
         if kind == "sqlite":

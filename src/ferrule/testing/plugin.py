@@ -9,6 +9,7 @@ import pytest_asyncio
 from httpx import ASGITransport, AsyncClient
 
 from ferrule.app import Ferrule
+from ferrule.jobs.worker import Worker
 from ferrule.testing import Actors, TestDatabases
 
 NO_POSTGRES = "PostgreSQL does not answer"
@@ -67,6 +68,12 @@ async def actors(app: Ferrule) -> AsyncIterator[Actors]:
     """Makes signed-in clients."""
     async with Actors(app) as actors:
         yield actors
+
+
+@pytest_asyncio.fixture
+async def worker(app: Ferrule) -> Worker:
+    """Runs jobs when the test says so: `await worker.drain()`."""
+    return Worker(app.kit)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,0 +1,47 @@
+"""`ferrule worker`: a process that works on jobs and serves nothing."""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ferrule.cli import application
+from ferrule.errors import ConfigurationError
+from ferrule.observability import logs
+
+if TYPE_CHECKING:
+    from ferrule.app import Ferrule
+
+log = structlog.get_logger("ferrule.jobs")
+
+
+def work(*, concurrency: int | None) -> int:
+    """Work until told to stop; the exit status. Raises `ConfigurationError` before it begins."""
+    app = application.load()
+    settings = app.settings
+    if settings.embedded:
+        raise ConfigurationError(
+            "SQLite has one writer, whose queue lives in one process: `ferrule serve` works on "
+            "its jobs itself. For workers of their own use PostgreSQL (FERRULE_DATABASE_URL)."
+        )
+    if not app.jobs:
+        raise ConfigurationError("No module declares a job: add them with Module(jobs=(…)).")
+    logs.configure(settings.log_level, settings.log_format)
+    asyncio.run(_work(app, concurrency))
+    return 0
+
+
+async def _work(app: "Ferrule", concurrency: int | None) -> None:
+    from ferrule.jobs.worker import Worker
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with app.running() as kit:
+        worker = Worker(kit, concurrency=concurrency)
+        async with worker.running():
+            log.info("worker started", worker=worker.name, jobs=len(app.jobs))
+            await stop.wait()
+            log.info("worker stops", running=worker.busy)

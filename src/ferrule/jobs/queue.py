@@ -1,0 +1,454 @@
+"""The queue: a table. Each statement here keeps one of its promises.
+
+- Claiming raises the epoch. Whatever a worker stores begins with `fence`, which finds the job only
+  while it runs under that epoch, and keeps it so until the transaction ends.
+- Leases and due times are compared with the database's clock.
+- What is finished is never changed.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from ferrule.actor import Actor
+from ferrule.db.clock import NOW, database_now
+from ferrule.db.session import ReadSession, WriteSession
+from ferrule.db.statements import prebuilt
+from ferrule.db.types import utcnow
+from ferrule.errors import Conflict, Invalid
+from ferrule.jobs.functions import JobFunction, JobFunctions
+from ferrule.jobs.hint import Hint
+from ferrule.jobs.models import CANCELLED, FAILED, FINISHED, QUEUED, RUNNING, WAITING, Job
+from ferrule.observability.rendering import request_id
+
+JOBS: Final = cast(Table, Job.__table__)
+NEW = prebuilt(insert(Job))
+
+WORKER_DIED = "Its worker died, or did not answer for the time of its lease."
+MAX_KEY = 200
+KEYS_AT_ONCE = 100
+"""Concurrency keys that one claim looks at; the next goes on behind them."""
+REAPED_AT_ONCE = 100
+PURGED_AT_ONCE = 1000
+
+# Skips from one value to the next, instead of reading every job that waits. Text, because these are
+# the same on both databases and neither's planner finds them by itself.
+_LEVELS = """
+WITH RECURSIVE levels(priority) AS (
+  SELECT max(priority) FROM jobs WHERE status = 'queued' AND concurrency_key IS NULL
+  UNION ALL
+  SELECT (SELECT max(jobs.priority) FROM jobs WHERE status = 'queued'
+          AND concurrency_key IS NULL AND jobs.priority < levels.priority)
+  FROM levels WHERE levels.priority IS NOT NULL
+)
+SELECT priority FROM levels WHERE EXISTS (
+  SELECT 1 FROM jobs WHERE status = 'queued' AND concurrency_key IS NULL
+  AND jobs.priority = levels.priority AND run_after <= {now}
+)
+"""
+_KEYS = """
+WITH RECURSIVE keys(value, number) AS (
+  SELECT min(concurrency_key), 1 FROM jobs WHERE status = 'queued' AND concurrency_key > :after
+  UNION ALL
+  SELECT (SELECT min(concurrency_key) FROM jobs
+          WHERE status = 'queued' AND concurrency_key > keys.value), number + 1
+  FROM keys WHERE keys.value IS NOT NULL AND number < :most
+)
+SELECT value,
+  (SELECT count(*) FROM jobs WHERE status = 'running' AND concurrency_key = keys.value)
+FROM keys WHERE EXISTS (
+  SELECT 1 FROM jobs WHERE status = 'queued' AND concurrency_key = keys.value
+  AND run_after <= {now}
+)
+"""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job that this worker holds."""
+
+    id: UUID
+    kind: str
+    payload: Any
+    epoch: int
+    attempts: int
+    max_attempts: int
+    actor_id: UUID | None
+    request_id: str | None
+    run_after: datetime
+    priority: int
+
+
+_CLAIMED = [JOBS.c[name] for name in Claimed.__dataclass_fields__]
+
+
+# Asking for work.
+
+
+async def enqueue(
+    session: WriteSession,
+    function: JobFunction[Any],
+    data: Any = None,
+    *,
+    actor: Actor | None = None,
+    delay: timedelta | float = 0,
+    priority: int | None = None,
+    key: str | None = None,
+    concurrency_key: str | None = None,
+) -> UUID:
+    """See `WriteSession.enqueue`."""
+    session.kit[JobFunctions].check(function)
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    capped = function.concurrency is not None
+    if concurrency_key is not None and not capped:
+        raise TypeError(f"The job {function.name!r} has no cap: give it @job(concurrency=…).")
+    for each in (key, concurrency_key):
+        if each is not None and not 1 <= len(each) <= MAX_KEY:
+            raise Invalid(f"The key of a job has 1 to {MAX_KEY} characters.")
+    values: dict[str, Any] = {
+        "kind": function.name,
+        "payload": function.dump(data),
+        "priority": function.priority if priority is None else priority,
+        "run_after": utcnow() + timedelta(seconds=seconds),
+        "max_attempts": function.max_attempts,
+        "concurrency_key": f"{function.name}/{concurrency_key or ''}" if capped else None,
+        "idempotency_key": key,
+        "actor_id": None if actor is None else actor.id,
+        "request_id": request_id.get(),
+    }
+    if Hint in session.kit:
+        session.after_commit(session.kit[Hint].give)
+    if key is None:
+        return cast(Any, session.insert(NEW, **values)).id
+    return await _enqueue_once(session, values)
+
+
+async def _enqueue_once(session: WriteSession, values: Mapping[str, Any]) -> UUID:
+    """The id of the job with this key: a new one, or the one that is there."""
+    if session.dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_or
+    else:
+        from sqlalchemy.dialects.sqlite import insert as insert_or
+    row = NEW.values(values)
+    same = and_(JOBS.c.kind == row["kind"], JOBS.c.idempotency_key == row["idempotency_key"])
+    statement = insert_or(JOBS).values(row).on_conflict_do_nothing().returning(JOBS.c.id)
+    while True:
+        # Between the two statements the job that is there may be removed, as old as it is.
+        for wanted in (statement, select(JOBS.c.id).where(same)):
+            found = await session.scalar(cast(Any, wanted))
+            if found is not None:
+                return found
+
+
+async def request_cancel(session: WriteSession, job: Job) -> Job:
+    """End a job that waits at once, ask a running one to end; `Conflict` for a finished one."""
+    waits = JOBS.c.status.in_((QUEUED, WAITING))
+    changed = await session.scalar(
+        update(JOBS)
+        .where(JOBS.c.id == job.id, JOBS.c.status.not_in(FINISHED))
+        .values(
+            status=case((waits, CANCELLED), else_=JOBS.c.status),
+            finished_at=case((waits, database_now())),
+            cancel_requested_at=func.coalesce(JOBS.c.cancel_requested_at, database_now()),
+            revision=JOBS.c.revision + 1,
+        )
+        .returning(JOBS.c.id)
+    )
+    await session.refresh(job)
+    if changed is None:
+        raise Conflict(f"The job is {job.status}: it cannot be cancelled any more.")
+    return job
+
+
+async def retry(session: WriteSession, job: Job) -> UUID:
+    """A new job like a failed one, whose record stays as it is; the same if it is asked twice."""
+    if job.status not in (FAILED, CANCELLED):
+        raise Conflict(f"The job is {job.status}: only a failed or cancelled one is tried again.")
+    if Hint in session.kit:
+        session.after_commit(session.kit[Hint].give)
+    copied = ("kind", "payload", "priority", "max_attempts", "concurrency_key", "actor_id")
+    values = {name: getattr(job, name) for name in copied}
+    again = {"idempotency_key": f"retry of {job.id}", "request_id": request_id.get()}
+    return await _enqueue_once(session, values | again)
+
+
+# Working.
+
+
+def fence(dialect: str, id: UUID, epoch: int, lease: float) -> Select[Any]:
+    """The first statement of whatever a worker stores; it finds no row once the claim is over.
+
+    It locks the row against the next claim until the transaction ends, and against nothing else:
+    heartbeat, progress and cancellation go on. A worker that stands still in the transaction loses
+    it after the time of the lease.
+    """
+    found = select(JOBS.c.id).where(
+        JOBS.c.id == id, JOBS.c.epoch == epoch, JOBS.c.status == RUNNING
+    )
+    if dialect == "postgresql":
+        name, milliseconds = "idle_in_transaction_session_timeout", str(int(lease * 1000))
+        found = found.add_columns(func.set_config(name, milliseconds, True))
+    return found.with_for_update(read=True, key_share=True)
+
+
+async def due(session: ReadSession, after: str) -> tuple[list[int], list[tuple[str, int]]]:
+    """Where work may be: priorities of jobs without a cap, keys with the number that runs."""
+    now = NOW[session.dialect]
+    levels = (await session.execute(text(_LEVELS.format(now=now)))).scalars()
+    parameters = {"after": after, "most": KEYS_AT_ONCE}
+    keys = (await session.execute(text(_KEYS.format(now=now)), parameters)).tuples()
+    return list(levels), [(key, running) for key, running in keys]
+
+
+async def claim(
+    session: WriteSession,
+    *,
+    where: Sequence[ColumnElement[bool]],
+    owner: str,
+    lease: float,
+    limit: int,
+) -> list[Claimed]:
+    """Up to `limit` of the jobs that are due, which `owner` holds from now on."""
+    picked = (
+        select(JOBS.c.id)
+        .where(JOBS.c.status == text("'queued'"), JOBS.c.run_after <= database_now(), *where)
+        .order_by(JOBS.c.run_after, JOBS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    statement = (
+        update(JOBS)
+        .where(JOBS.c.id.in_(select(picked.c.id)))
+        .values(
+            status=RUNNING,
+            epoch=JOBS.c.epoch + 1,
+            attempts=JOBS.c.attempts + 1,
+            owner=owner,
+            lease_until=database_now(lease),
+            started_at=database_now(),
+            revision=JOBS.c.revision + 1,
+        )
+        .returning(*_CLAIMED)
+    )
+    rows = (await session.execute(statement)).mappings()
+    return [Claimed(**row) for row in rows]
+
+
+def without_cap(priority: int, kinds: Sequence[str]) -> Sequence[ColumnElement[bool]]:
+    """Jobs of one priority that have no cap."""
+    return (JOBS.c.concurrency_key.is_(None), JOBS.c.priority == priority, JOBS.c.kind.in_(kinds))
+
+
+async def claim_capped(
+    session: WriteSession, key: str, cap: int, *, owner: str, lease: float, limit: int
+) -> list[Claimed]:
+    """Up to `limit` jobs of one key, of which never more than `cap` run."""
+    # Who counts without the lock counts what others are about to change.
+    await session.lock(f"jobs {key}")
+    same = JOBS.c.concurrency_key == key
+    running = await session.scalar(
+        select(func.count()).select_from(JOBS).where(JOBS.c.status == RUNNING, same)
+    )
+    limit = min(limit, cap - running)
+    claimed: list[Claimed] = []
+    queued = select(JOBS.c.priority).where(JOBS.c.status == text("'queued'"), same)
+    levels = await session.execute(
+        queued.where(JOBS.c.run_after <= database_now()).group_by(JOBS.c.priority)
+    )
+    for level in sorted(levels.scalars(), reverse=True):
+        if len(claimed) < limit:
+            claimed += await claim(
+                session,
+                where=(same, JOBS.c.priority == level),
+                owner=owner,
+                lease=lease,
+                limit=limit - len(claimed),
+            )
+    return claimed
+
+
+async def renew(session: WriteSession, owner: str, ids: Collection[UUID], lease: float) -> None:
+    """Heartbeat: these jobs stay their owner's for another lease."""
+    mine = select(JOBS.c.id).where(
+        JOBS.c.id.in_(ids), JOBS.c.owner == owner, JOBS.c.status == text("'running'")
+    )
+    await session.execute(
+        update(JOBS)
+        .where(JOBS.c.id.in_(mine.with_for_update(key_share=True, skip_locked=True)))
+        .values(lease_until=database_now(lease))
+    )
+
+
+HELD = prebuilt(
+    select(JOBS.c.id, JOBS.c.epoch, JOBS.c.cancel_requested_at.label("cancel")).where(
+        JOBS.c.owner == bindparam("owner"), JOBS.c.status == text("'running'")
+    )
+)
+"""What a worker holds by the database's word, and whether somebody wants it to end."""
+
+OVERDUE = prebuilt(
+    select(func.count().label("number"))
+    .select_from(JOBS)
+    .where(JOBS.c.status == text("'running'"), JOBS.c.lease_until < database_now())
+)
+
+
+async def reap(session: WriteSession) -> list[tuple[UUID, str, str]]:
+    """Take the jobs of dead workers from them: id, kind and what became of each."""
+    overdue = (
+        select(JOBS.c.id)
+        .where(JOBS.c.status == text("'running'"), JOBS.c.lease_until < database_now())
+        .limit(REAPED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("overdue")
+    )
+    unwanted = JOBS.c.cancel_requested_at.is_not(None)
+    exhausted = JOBS.c.attempts >= JOBS.c.max_attempts
+    statement = (
+        update(JOBS)
+        .where(JOBS.c.id.in_(select(overdue.c.id)))
+        .values(
+            status=case((unwanted, CANCELLED), (exhausted, FAILED), else_=QUEUED),
+            error=case((unwanted, JOBS.c.error), else_=literal(WORKER_DIED)),
+            finished_at=case((or_(unwanted, exhausted), database_now())),
+            owner=None,
+            lease_until=None,
+            revision=JOBS.c.revision + 1,
+        )
+        .returning(JOBS.c.id, JOBS.c.kind, JOBS.c.status)
+    )
+    return [(id, kind, status) for id, kind, status in (await session.execute(statement)).tuples()]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an attempt. `delay` is that until the next one; `charged` if it counts."""
+
+    claimed: Claimed
+    status: str
+    result: Any = None
+    error: str | None = None
+    delay: float = 0.0
+    charged: bool = True
+    progress: float | None = None
+    note: str | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "the_id": self.claimed.id,
+            "the_epoch": self.claimed.epoch,
+            "the_status": self.status,
+            "the_result": self.result,
+            "the_error": self.error,
+            "the_delay": self.delay,
+            "uncharged": 0 if self.charged else 1,
+            "the_progress": self.progress,
+            "the_note": self.note,
+        }
+
+
+_the_status = bindparam("the_status", type_=JOBS.c.status.type)
+_the_progress = bindparam("the_progress", type_=JOBS.c.progress.type)
+_the_note = bindparam("the_note", type_=JOBS.c.note.type)
+_OUTCOME = (
+    update(JOBS)
+    .where(
+        JOBS.c.id == bindparam("the_id"),
+        JOBS.c.epoch == bindparam("the_epoch"),
+        JOBS.c.status == text("'running'"),
+    )
+    .values(
+        # A job that somebody wants to end is not begun again.
+        status=case(
+            (
+                and_(_the_status == literal(QUEUED), JOBS.c.cancel_requested_at.is_not(None)),
+                CANCELLED,
+            ),
+            else_=_the_status,
+        ),
+        result=bindparam("the_result", type_=JOBS.c.result.type),
+        error=bindparam("the_error", type_=JOBS.c.error.type),
+        progress=func.coalesce(_the_progress, JOBS.c.progress),
+        note=func.coalesce(_the_note, JOBS.c.note),
+        run_after=database_now(bindparam("the_delay", type_=Float())),
+        attempts=JOBS.c.attempts - bindparam("uncharged", type_=JOBS.c.attempts.type),
+        finished_at=case(
+            (
+                or_(_the_status != literal(QUEUED), JOBS.c.cancel_requested_at.is_not(None)),
+                database_now(),
+            ),
+        ),
+        owner=None,
+        lease_until=None,
+        revision=JOBS.c.revision + 1,
+    )
+)
+
+
+async def record(session: WriteSession, outcomes: Sequence[Outcome]) -> None:
+    """Store what became of these attempts; of one whose claim is over, nothing."""
+    connection = await session.connection()
+    await connection.execute(_OUTCOME, [outcome.parameters() for outcome in outcomes])
+
+
+_PROGRESS = (
+    update(JOBS)
+    .where(
+        JOBS.c.id == bindparam("the_id"),
+        JOBS.c.epoch == bindparam("the_epoch"),
+        JOBS.c.status == text("'running'"),
+    )
+    .values(
+        progress=_the_progress,
+        note=_the_note,
+        revision=JOBS.c.revision + 1,
+    )
+)
+
+
+async def record_progress(
+    session: WriteSession, noted: Sequence[tuple[Claimed, float, str | None]]
+) -> None:
+    """Store how far these jobs are."""
+    connection = await session.connection()
+    await connection.execute(
+        _PROGRESS,
+        [
+            {"the_id": c.id, "the_epoch": c.epoch, "the_progress": fraction, "the_note": note}
+            for c, fraction, note in noted
+        ],
+    )
+
+
+async def purge(session: WriteSession, statuses: Sequence[str], days: float) -> int:
+    """Remove some of the jobs that ended longer than `days` ago; how many."""
+    old = (
+        select(JOBS.c.id)
+        .where(JOBS.c.status.in_(statuses), JOBS.c.finished_at < database_now(-days * 86_400))
+        .limit(PURGED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("old")
+    )
+    statement = delete(JOBS).where(JOBS.c.id.in_(select(old.c.id))).returning(JOBS.c.id)
+    return len((await session.execute(statement)).all())

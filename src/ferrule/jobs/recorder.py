@@ -1,0 +1,53 @@
+"""What became of attempts, stored together: each would be a transaction of its own else."""
+
+import asyncio
+from typing import NoReturn
+
+import structlog
+
+from ferrule.db.database import Database
+from ferrule.errors import Error
+from ferrule.jobs.queue import Outcome, record
+
+AGAIN = 0.2
+"""Seconds until the next attempt to reach the database."""
+
+log = structlog.get_logger("ferrule.jobs")
+
+
+class Recorder:
+    """Stores outcomes; it does not give up, for nobody else knows them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[tuple[Outcome, asyncio.Future[None]]] = []
+        self._given = asyncio.Event()
+
+    async def record(self, outcome: Outcome) -> None:
+        """Return once it is stored, or its claim was found to be over."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((outcome, stored))
+        self._given.set()
+        await stored
+
+    async def run(self) -> NoReturn:
+        failing = False
+        while True:
+            await self._given.wait()
+            self._given.clear()
+            batch, self._waiting = self._waiting, []
+            try:
+                async with self._database.write() as session:
+                    await record(session, [outcome for outcome, _ in batch])
+            except (Error, OSError) as error:
+                if not failing:
+                    log.warning("outcomes of jobs wait for the database", exc_info=error)
+                failing = True
+                self._waiting[:0] = batch
+                await asyncio.sleep(AGAIN)
+                self._given.set()
+                continue
+            failing = False
+            for _, stored in batch:
+                if not stored.done():
+                    stored.set_result(None)
