@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_type_hints, overload
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from ferrule.db.types import json_problem
@@ -73,7 +73,11 @@ class JobFunction(Generic[D]):
             if data is not None:
                 raise TypeError(f"The job {self.name!r} takes no data.")
             return None
-        return _storable(self._data.dump_python(self._data.validate_python(data), mode="json"))
+        try:
+            checked = self._data.validate_python(data)
+        except ValidationError as error:
+            raise Invalid(f"The job {self.name!r} does not take this data.") from error
+        return _storable(self._data.dump_python(checked, mode="json"))
 
     def load(self, payload: Any) -> tuple[Any, ...]:
         """What the function is given beside the run."""

@@ -56,7 +56,7 @@ class JobMetrics:
         counts = select(Job.kind, Job.status, func.count()).where(shown)
         counts = counts.group_by(Job.kind, Job.status)
         async with kit[Database].read() as session:
-            found = (await session.execute(counts)).tuples().all()
+            found = (await session.execute(counts)).all()
             age = await session.scalar(text(_AGE[session.dialect]))
         self._jobs.clear()
         for kind, status, number in found:

@@ -36,7 +36,7 @@ from ferrule.db.session import ReadSession, WriteSession
 from ferrule.db.statements import prebuilt
 from ferrule.db.types import utcnow
 from ferrule.errors import Conflict, Invalid
-from ferrule.jobs.functions import JobFunction, JobFunctions
+from ferrule.jobs.functions import MAX_PRIORITY, JobFunction, JobFunctions
 from ferrule.jobs.hint import Hint
 from ferrule.jobs.models import CANCELLED, FAILED, FINISHED, QUEUED, RUNNING, WAITING, Job
 from ferrule.observability.rendering import request_id
@@ -125,10 +125,13 @@ async def enqueue(
     for each in (key, concurrency_key):
         if each is not None and not 1 <= len(each) <= MAX_KEY:
             raise Invalid(f"The key of a job has 1 to {MAX_KEY} characters.")
+    priority = function.priority if priority is None else priority
+    if abs(priority) > MAX_PRIORITY:
+        raise Invalid(f"The priority of a job is between -{MAX_PRIORITY} and {MAX_PRIORITY}.")
     values: dict[str, Any] = {
         "kind": function.name,
         "payload": function.dump(data),
-        "priority": function.priority if priority is None else priority,
+        "priority": priority,
         "run_after": utcnow() + timedelta(seconds=seconds),
         "max_attempts": function.max_attempts,
         "concurrency_key": f"{function.name}/{concurrency_key or ''}" if capped else None,
@@ -216,7 +219,7 @@ async def due(session: ReadSession, after: str) -> tuple[list[int], list[tuple[s
     now = NOW[session.dialect]
     levels = (await session.execute(text(_LEVELS.format(now=now)))).scalars()
     parameters = {"after": after, "most": KEYS_AT_ONCE}
-    keys = (await session.execute(text(_KEYS.format(now=now)), parameters)).tuples()
+    keys = await session.execute(text(_KEYS.format(now=now)), parameters)
     return list(levels), [(key, running) for key, running in keys]
 
 
@@ -338,7 +341,7 @@ async def reap(session: WriteSession) -> list[tuple[UUID, str, str]]:
         )
         .returning(JOBS.c.id, JOBS.c.kind, JOBS.c.status)
     )
-    return [(id, kind, status) for id, kind, status in (await session.execute(statement)).tuples()]
+    return [(id, kind, status) for id, kind, status in (await session.execute(statement))]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,391 @@
+"""What a worker does with what functions do."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from ferrule import Actor, Ferrule
+from ferrule.db import Database, utcnow
+from ferrule.jobs import queue
+from ferrule.jobs.models import Job
+from ferrule.jobs.run import Lost
+from ferrule.jobs.worker import Worker
+from ferrule.modules.items import Item
+from tests.jobs.conftest import (
+    Ask,
+    Look,
+    Started,
+    blocking,
+    capped,
+    fail,
+    give_up,
+    hold,
+    once_more,
+    slow,
+    until,
+    write_item,
+)
+
+
+@pytest.fixture
+async def owner(actors: Any) -> Actor:
+    return Actor(kind="user", id=UUID((await actors("ann")).user["id"]))
+
+
+async def items(app: Ferrule) -> int:
+    async with app.kit[Database].read() as session:
+        return await session.scalar(select(func.count()).select_from(Item))
+
+
+async def change(app: Ferrule, id: UUID, **values: Any) -> None:
+    async with app.kit[Database].write() as session:
+        await session.execute(update(Job.__table__).where(Job.id == id).values(**values))
+
+
+async def test_what_fails_is_tried_again_and_ends_as_failed(
+    ask: Ask, look: Look, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = await ask(fail)
+    assert await worker.drain() == 3
+    job = await look(id)
+    assert (job.status, job.attempts) == ("failed", 3)
+    # Nobody wrote the text of that error for the job's reader.
+    assert job.error == "RuntimeError"
+    assert job.finished_at is not None
+
+
+async def test_a_function_gives_up_or_asks_again(ask: Ask, look: Look, worker: Worker) -> None:
+    given_up, again = await ask(give_up), await ask(once_more)
+    await worker.drain()
+    job = await look(given_up)
+    assert (job.status, job.attempts, job.error) == ("failed", 1, "There is no such order.")
+    job = await look(again)
+    assert (job.status, job.attempts, job.result, job.error) == ("completed", 2, 2, None)
+
+
+async def test_an_attempt_has_a_deadline(ask: Ask, look: Look, worker: Worker) -> None:
+    id = await ask(slow)
+    await worker.drain()
+    job = await look(id)
+    assert (job.status, job.error) == ("failed", "It took longer than 0.1 s.")
+
+
+async def test_what_blocks_runs_in_a_thread(ask: Ask, look: Look, worker: Worker) -> None:
+    ids = [await ask(blocking, 0.2) for _ in range(4)]
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await worker.drain()
+    assert loop.time() - started < 0.7
+    for id in ids:
+        job = await look(id)
+        assert (job.status, job.result, job.progress) == ("completed", "done", 1)
+
+
+async def test_what_is_written_at_the_end_is_written_once(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, owner: Actor
+) -> None:
+    id = await ask(write_item, "tea!!", actor=owner)
+    assert await worker.drain() == 3
+    job = await look(id)
+    assert (job.status, job.attempts, await items(app)) == ("completed", 3, 1)
+
+
+async def test_nothing_is_written_under_a_claim_that_is_over(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, started: Started, owner: Actor
+) -> None:
+    id = await ask(hold, actor=owner)
+    async with worker.running():
+        await started.wait()
+        await change(app, id, epoch=7, owner="another")
+        run = started.runs[0]
+        with pytest.raises(Lost):
+            async with run.write() as session:
+                session.add(
+                    Item(name="a", status="", quantity=1, metadata_={}, owner_id=owner.user_id)
+                )
+        with pytest.raises(Lost):
+            await run.session.execute(text("SELECT 1"))
+        await until(lambda: _idle(worker))
+    job = await look(id)
+    assert (job.status, job.epoch, job.owner) == ("running", 7, "another")
+    assert await items(app) == 0
+
+
+async def _idle(worker: Worker) -> bool:
+    return worker.busy == 0
+
+
+async def test_progress_is_stored_while_it_runs(
+    ask: Ask, look: Look, worker: Worker, started: Started
+) -> None:
+    id = await ask(hold)
+    async with worker.running():
+        await started.wait()
+
+        async def shown() -> bool:
+            job = await look(id)
+            return (job.status, job.progress, job.note) == ("running", 0.5, "half of it")
+
+        await until(shown, 2)
+        started.go.set()
+        await until(lambda: _idle(worker))
+    assert (await look(id)).result == "held"
+
+
+async def test_a_running_job_sees_within_a_second_that_it_is_cancelled(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, started: Started
+) -> None:
+    id = await ask(hold)
+    async with worker.running():
+        await started.wait()
+        async with app.kit[Database].write() as session:
+            job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
+            assert (await queue.request_cancel(session, job)).status == "running"
+        await until(lambda: _idle(worker), 1)
+    job = await look(id)
+    assert (job.status, job.attempts) == ("cancelled", 1)
+    assert job.finished_at is not None
+
+
+async def test_cancelling_does_not_wait_for_a_transaction_of_the_job(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, started: Started
+) -> None:
+    if app.kit[Database].embedded:
+        pytest.skip("SQLite has one writer")
+    id = await ask(hold)
+    async with worker.running():
+        await started.wait()
+        await started.runs[0].session.execute(text("SELECT 1"))
+        async with asyncio.timeout(1), app.kit[Database].write() as session:
+            job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
+            await queue.request_cancel(session, job)
+        await until(lambda: _idle(worker), 1)
+    assert (await look(id)).status == "cancelled"
+
+
+async def test_stopping_hands_back_without_charging(
+    app: Ferrule,
+    ask: Ask,
+    look: Look,
+    worker: Worker,
+    another: Callable[[], Worker],
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    id = await ask(hold)
+    _settings(monkeypatch, worker, grace=0)
+    async with worker.running():
+        await started.wait()
+    job = await look(id)
+    assert (job.status, job.attempts, job.owner) == ("queued", 0, None)
+    assert job.run_after <= utcnow() + timedelta(seconds=1)
+    started.go.set()
+    await another().drain()
+    job = await look(id)
+    assert (job.status, job.attempts, job.epoch) == ("completed", 1, 2)
+
+
+async def test_stopping_lets_end_what_ends_soon(
+    ask: Ask, look: Look, worker: Worker, started: Started
+) -> None:
+    id = await ask(hold)
+    async with worker.running():
+        await started.wait()
+        asyncio.get_running_loop().call_later(0.1, started.go.set)
+    assert (await look(id)).status == "completed"
+
+
+def _settings(monkeypatch: pytest.MonkeyPatch, worker: Worker, **values: Any) -> None:
+    monkeypatch.setattr(worker, "_settings", worker._settings.model_copy(update=values))
+
+
+@pytest.mark.parametrize(
+    ("stored", "status", "error"),
+    [
+        ({}, "queued", queue.WORKER_DIED),
+        ({"attempts": 5}, "failed", queue.WORKER_DIED),
+        ({"cancel_requested_at": utcnow()}, "cancelled", None),
+    ],
+)
+async def test_the_jobs_of_the_dead(
+    app: Ferrule, ask: Ask, look: Look, stored: dict[str, Any], status: str, error: str | None
+) -> None:
+    id = await ask(once_more)
+    values = {"status": "running", "attempts": 1, "epoch": 1, "owner": "dead"}
+    values["lease_until"] = utcnow() + timedelta(seconds=60)
+    await change(app, id, **values | stored)
+    async with app.kit[Database].write() as session:
+        assert await queue.reap(session) == []
+    await change(app, id, lease_until=utcnow() - timedelta(seconds=1))
+    async with app.kit[Database].write() as session:
+        assert await queue.reap(session) == [(id, "once_more", status)]
+    job = await look(id)
+    assert (job.status, job.error, job.owner) == (status, error, None)
+    assert (job.finished_at is None) == (status == "queued")
+
+
+async def test_a_worker_takes_over_from_a_dead_one(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker
+) -> None:
+    id = await ask(once_more)
+    past = utcnow() - timedelta(seconds=1)
+    await change(app, id, status="running", attempts=1, epoch=1, owner="dead", lease_until=past)
+    async with worker.running():
+        await until(lambda: _is(look, id, "completed"), 3)
+    job = await look(id)
+    assert (job.attempts, job.epoch) == (2, 2)
+
+
+async def _is(look: Look, id: UUID, status: str) -> bool:
+    return (await look(id)).status == status
+
+
+async def test_a_heartbeat_keeps_the_lease(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, started: Started, monkeypatch: Any
+) -> None:
+    _settings(monkeypatch, worker, lease=0.4)
+    worker._lease = 0.4
+    id = await ask(hold)
+    async with worker.running():
+        await started.wait()
+        first = (await look(id)).lease_until
+        assert first is not None
+
+        async def renewed() -> bool:
+            lease = (await look(id)).lease_until
+            return lease is not None and lease > first
+
+        await until(renewed, 3)
+        started.go.set()
+        await until(lambda: _idle(worker))
+
+
+async def test_a_worker_that_cannot_renew_lets_go(
+    ask: Ask, worker: Worker, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ferrule import Unavailable
+
+    async def unavailable(*arguments: Any) -> None:
+        raise Unavailable
+
+    await ask(hold)
+    async with worker.running():
+        await started.wait()
+        _settings(monkeypatch, worker, lease=0.5)
+        monkeypatch.setattr(queue, "renew", unavailable)
+        await until(lambda: _idle(worker), 5)
+
+
+async def test_a_hint_spares_the_wait(
+    ask: Ask, worker: Worker, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _settings(monkeypatch, worker, poll=30)
+    async with worker.running():
+        await asyncio.sleep(0.1)
+        await ask(hold)
+        await started.wait()
+        started.go.set()
+
+
+async def test_without_a_hint_it_is_found(
+    ask: Ask, worker: Worker, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ferrule.jobs.hint import Hint
+
+    async def silent(self: Hint) -> None: ...
+
+    async with worker.running():
+        monkeypatch.setattr(Hint, "give", silent)
+        await ask(hold)
+        await started.wait()
+        started.go.set()
+        monkeypatch.undo()
+
+
+async def test_never_more_than_the_cap(
+    app: Ferrule, ask: Ask, another: Callable[[], Worker], started: Started
+) -> None:
+    for _ in range(12):
+        await ask(capped, concurrency_key="ann")
+    await ask(capped, concurrency_key="bob")
+    workers = [another() for _ in range(10)]
+    for _ in range(3):
+        await asyncio.gather(*(each._claim() for each in workers))
+    async with app.kit[Database].read() as session:
+        running = select(Job.concurrency_key, func.count()).where(Job.status == "running")
+        rows = (await session.execute(running.group_by(Job.concurrency_key)))
+        assert dict(iter(rows)) == {"capped/ann": 2, "capped/bob": 1}
+    started.go.set()
+    recording = [asyncio.create_task(each._recorder.run()) for each in workers]
+    await asyncio.gather(*(a.task for w in workers for a in list(w._attempts.values())))
+    for each in recording:
+        each.cancel()
+    await asyncio.gather(*recording, return_exceptions=True)
+    assert await another().drain() == 10
+
+
+async def test_two_workers_never_claim_the_same(
+    app: Ferrule, ask: Ask, another: Callable[[], Worker], look: Look
+) -> None:
+    ids = [await ask(once_more) for _ in range(40)]
+    await asyncio.gather(*(another().drain() for _ in range(5)))
+    jobs = [await look(id) for id in ids]
+    assert {(job.status, job.attempts, job.epoch) for job in jobs} == {("completed", 2, 2)}
+
+
+async def test_old_jobs_are_removed(app: Ferrule, ask: Ask, look: Look, worker: Worker) -> None:
+    old, new, failed = await ask(once_more), await ask(once_more), await ask(give_up)
+    await worker.drain()
+    for id in (old, failed):
+        await change(app, id, finished_at=utcnow() - timedelta(days=8))
+    await worker._purge()
+    async with app.kit[Database].read() as session:
+        assert set((await session.execute(select(Job.id))).scalars()) == {new, failed}
+    await change(app, failed, finished_at=utcnow() - timedelta(days=31))
+    await worker._purge()
+    async with app.kit[Database].read() as session:
+        assert set((await session.execute(select(Job.id))).scalars()) == {new}
+
+
+async def test_a_job_of_a_newer_version_is_left_alone(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker
+) -> None:
+    unknown, known = await ask(once_more, priority=9), await ask(once_more)
+    await change(app, unknown, kind="from_tomorrow")
+    await worker.drain()
+    assert (await look(known)).status == "completed"
+    assert (await look(unknown)).status == "queued"
+
+
+async def test_data_that_does_not_fit_any_more_is_an_attempt(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker
+) -> None:
+    id = await ask(blocking, 0.0)
+    await change(app, id, payload={"not": "a number"}, max_attempts=1)
+    await worker.drain()
+    job = await look(id)
+    assert (job.status, job.error) == ("failed", "ValidationError")
+
+
+async def test_its_lines_name_the_job_and_the_request(
+    ask: Ask, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ferrule.observability import logs
+    from ferrule.observability.rendering import request_id
+
+    logs.configure("info", "json")
+    token = request_id.set("request-7")
+    id = await ask(give_up)
+    request_id.reset(token)
+    await worker.drain()
+    logging.getLogger().handlers[0].flush()
+    line = next(each for each in capsys.readouterr().err.splitlines() if "job failed" in each)
+    assert f'"job_id":"{id}"' in line.replace('": "', '":"')
+    assert '"request_id":"request-7"' in line.replace('": "', '":"')
+    assert '"job":"give_up"' in line.replace('": "', '":"')
