@@ -27,7 +27,7 @@ from ferrule.http.edge import Edge
 from ferrule.http.envelope import Envelope
 from ferrule.http.index import RouteIndex
 from ferrule.http.openapi import describe
-from ferrule.http.routes import RouteNames, check_routes, endpoints
+from ferrule.http.routes import API, RouteNames, check_routes, endpoints
 from ferrule.jobs.engine import engine
 from ferrule.jobs.functions import JobFunctions
 from ferrule.jobs.hint import Hint
@@ -46,7 +46,6 @@ from ferrule.security.secrets import Secrets, load_or_create_secret
 from ferrule.security.tokens import Tokens
 from ferrule.settings import Settings, load_settings
 
-API = "/api/v1"
 EXPOSED = ("ETag", "Location", "Retry-After", "X-Request-ID")
 DEVELOPMENT_ORIGINS = tuple(
     f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 5173)

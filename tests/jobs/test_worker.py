@@ -319,7 +319,7 @@ async def test_never_more_than_the_cap(
         await asyncio.gather(*(each._claim() for each in workers))
     async with app.kit[Database].read() as session:
         running = select(Job.concurrency_key, func.count()).where(Job.status == "running")
-        rows = (await session.execute(running.group_by(Job.concurrency_key)))
+        rows = await session.execute(running.group_by(Job.concurrency_key))
         assert dict(iter(rows)) == {"capped/ann": 2, "capped/bob": 1}
     started.go.set()
     recording = [asyncio.create_task(each._recorder.run()) for each in workers]

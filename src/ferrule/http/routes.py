@@ -16,6 +16,9 @@ from ferrule.errors import ConfigurationError
 from ferrule.observability.metrics import UNMATCHED
 from ferrule.schemas import Schema, TextSchema
 
+API = "/api/v1"
+"""Where the routers of modules are mounted."""
+
 
 class RouteNames:
     """Finds the template of the route that answered a request, as `/api/v1/items/{id}`.

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from ferrule.actor import SignedIn
 from ferrule.db.database import Write
 from ferrule.http.etag import etag
+from ferrule.http.routes import API
 from ferrule.jobs import service
 from ferrule.jobs.models import Job
 from ferrule.jobs.schemas import Accepted, JobResponse
@@ -14,6 +15,11 @@ from ferrule.resources import resource_router
 from ferrule.resources.router import LOCATION
 
 router = resource_router(service.jobs, without={"create", "replace", "update", "delete", "restore"})
+
+
+def location(request: Request, job_id: UUID) -> str:
+    """The address at which a job is watched."""
+    return f"{request.scope.get('root_path', '').rstrip('/')}{API}/jobs/{job_id}"
 
 
 def accepted(request: Request, response: Response, job_id: UUID) -> Accepted:
@@ -26,7 +32,7 @@ def accepted(request: Request, response: Response, job_id: UUID) -> Accepted:
         return accepted(request, response, await service.start_import(session, actor, data))
     """
     response.status_code = 202
-    response.headers["Location"] = str(request.app.url_path_for("get_job", id=str(job_id)))
+    response.headers["Location"] = location(request, job_id)
     return Accepted(job_id=job_id)
 
 

@@ -12,7 +12,7 @@ from ferrule.actor import ADMIN, Actor
 from ferrule.db.database import Database
 from ferrule.db.session import WriteSession
 from ferrule.jobs import service
-from ferrule.jobs.models import FAILED, RUNNING, Job
+from ferrule.jobs.models import FAILED, FINISHED, RUNNING, UNFINISHED, Job
 
 if TYPE_CHECKING:
     import typer
@@ -37,6 +37,8 @@ def commands() -> "typer.Typer":
         limit: Annotated[int, typer.Option(help="How many, the newest first.", min=1)] = 50,
     ) -> None:
         """List jobs; without options those that failed for good."""
+        if status not in (*UNFINISHED, *FINISHED):
+            raise typer.BadParameter(f"there is no status {status!r}")
         for job in _run(lambda session: _newest(session, status, kind, limit)):
             reason = f"  {job.error}" if job.error else ""
             typer.echo(

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import structlog
-from anyio import CapacityLimiter, to_thread
 
 from ferrule.db.database import Database
 from ferrule.db.types import uuid7
@@ -26,6 +25,7 @@ from ferrule.jobs.queue import Claimed, Outcome
 from ferrule.jobs.recorder import Recorder
 from ferrule.jobs.run import JobFailed, Lost, Retry, Run
 from ferrule.jobs.settings import JobsSettings
+from ferrule.jobs.threads import in_thread
 from ferrule.kit import Kit
 from ferrule.observability.rendering import request_id
 
@@ -77,7 +77,6 @@ class Worker:
         self._lease = max(self._settings.lease - 3 * LOOK, self._settings.lease / 2)
         self._attempts: dict[Any, _Attempt] = {}
         self._recorder = Recorder(self._database)
-        self._threads = CapacityLimiter(self._concurrency)
         self._stopping = False
         self._freed = asyncio.Event()
         self._last_key = ""
@@ -244,8 +243,9 @@ class Worker:
     async def _call(self, function: JobFunction[Any], run: Run) -> Any:
         data = function.load(run.claimed.payload)
         if function.blocking:
-            call = lambda: function(run, *data)  # noqa: E731
-            return await to_thread.run_sync(call, limiter=self._threads, abandon_on_cancel=True)
+            return await in_thread(
+                lambda: function(run, *data), name=f"ferrule-job-{function.name}"
+            )
         return await function(run, *data)
 
     def _lost(self) -> None:
