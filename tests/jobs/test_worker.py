@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
 from ferrule import Actor, Ferrule
-from ferrule.db import Database, utcnow
-from ferrule.jobs import queue
+from ferrule.db import Database, WriteSession, prebuilt, utcnow
+from ferrule.jobs import JobFailed, Run, queue, recorder
 from ferrule.jobs.models import Job
 from ferrule.jobs.run import Lost
 from ferrule.jobs.worker import Worker
@@ -76,12 +77,19 @@ async def test_an_attempt_has_a_deadline(ask: Ask, look: Look, worker: Worker) -
     assert (job.status, job.error) == ("failed", "It took longer than 0.1 s.")
 
 
-async def test_what_blocks_runs_in_a_thread(ask: Ask, look: Look, worker: Worker) -> None:
-    ids = [await ask(blocking, 0.2) for _ in range(4)]
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+async def test_what_blocks_runs_in_a_thread(
+    ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(4)
+
+    def meet(run: Run, seconds: float) -> str:
+        together.wait(timeout=10)
+        run.progress(1)
+        return "done"
+
+    monkeypatch.setattr(blocking, "function", meet)
+    ids = [await ask(blocking, 0.0) for _ in range(4)]
     await worker.drain()
-    assert loop.time() - started < 0.7
     for id in ids:
         job = await look(id)
         assert (job.status, job.result, job.progress) == ("completed", "done", 1)
@@ -109,12 +117,28 @@ async def test_nothing_is_written_under_a_claim_that_is_over(
                 session.add(
                     Item(name="a", status="", quantity=1, metadata_={}, owner_id=owner.user_id)
                 )
+        # Rows and jobs that no statement comes after are no way around.
+        for add in (_prebuilt, _job):
+            with pytest.raises(Lost):
+                async with run.write() as session:
+                    await add(session, owner)
         with pytest.raises(Lost):
             await run.session.execute(text("SELECT 1"))
         await until(lambda: _idle(worker))
     job = await look(id)
     assert (job.status, job.epoch, job.owner) == ("running", 7, "another")
     assert await items(app) == 0
+    async with app.kit[Database].read() as session:
+        assert await session.scalar(select(func.count()).select_from(Job)) == 1
+
+
+async def _prebuilt(session: WriteSession, owner: Actor) -> None:
+    values = {"name": "a", "description": None, "price": None, "metadata_": {}}
+    session.insert(prebuilt(insert(Item)), **values, status="", quantity=1, owner_id=owner.user_id)
+
+
+async def _job(session: WriteSession, owner: Actor) -> None:
+    await session.enqueue(fail)
 
 
 async def _idle(worker: Worker) -> bool:
@@ -389,3 +413,62 @@ async def test_its_lines_name_the_job_and_the_request(
     assert f'"job_id":"{id}"' in line.replace('": "', '":"')
     assert '"request_id":"request-7"' in line.replace('": "', '":"')
     assert '"job":"give_up"' in line.replace('": "', '":"')
+
+
+async def test_text_that_no_database_takes_is_stored_without_it(
+    ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def strange(run: Run) -> None:
+        run.progress(0.5, "half\x00 of \ud800it")
+        raise JobFailed("no\x00\ud800" + "x" * 5000)
+
+    monkeypatch.setattr(give_up, "function", strange)
+    id = await ask(give_up)
+    await worker.drain()
+    job = await look(id)
+    assert (job.status, job.note) == ("failed", "half of ?it")
+    assert job.error is not None
+    assert job.error.startswith("no?xxx")
+    assert len(job.error) == 2000
+
+
+async def test_an_outcome_that_cannot_be_stored_does_not_keep_the_others(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = recorder.record
+
+    async def record(session: WriteSession, outcomes: Any) -> None:
+        if any(each.claimed.kind == "give_up" for each in outcomes):
+            raise RuntimeError
+        await recorded(session, outcomes)
+
+    monkeypatch.setattr(recorder, "record", record)
+    bad, good = await ask(give_up), await ask(once_more)
+    await worker.drain()
+    assert (await look(good)).status == "completed"
+    assert (await look(bad)).status == "running"
+
+
+async def test_a_function_that_ends_well_though_cancelled_has_ended_well(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(run: Run) -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "ended"
+        return "slept"
+
+    monkeypatch.setattr(give_up, "function", stubborn)
+    id = await ask(give_up)
+    async with worker.running():
+        await begun.wait()
+        async with app.kit[Database].write() as session:
+            job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
+            await queue.request_cancel(session, job)
+        await until(lambda: _idle(worker), 2)
+    job = await look(id)
+    assert (job.status, job.result) == ("completed", "ended")

@@ -55,14 +55,14 @@ PURGED_AT_ONCE = 1000
 # the same on both databases and neither's planner finds them by itself.
 _LEVELS = """
 WITH RECURSIVE levels(priority) AS (
-  SELECT max(priority) FROM jobs WHERE status = 'queued' AND concurrency_key IS NULL
+  SELECT max(priority) FROM jobs WHERE status = 'queued' AND concurrency_key {key}
   UNION ALL
   SELECT (SELECT max(jobs.priority) FROM jobs WHERE status = 'queued'
-          AND concurrency_key IS NULL AND jobs.priority < levels.priority)
+          AND concurrency_key {key} AND jobs.priority < levels.priority)
   FROM levels WHERE levels.priority IS NOT NULL
 )
 SELECT priority FROM levels WHERE EXISTS (
-  SELECT 1 FROM jobs WHERE status = 'queued' AND concurrency_key IS NULL
+  SELECT 1 FROM jobs WHERE status = 'queued' AND concurrency_key {key}
   AND jobs.priority = levels.priority AND run_after <= {now}
 )
 """
@@ -216,11 +216,16 @@ def fence(dialect: str, id: UUID, epoch: int, lease: float) -> Select[Any]:
 
 async def due(session: ReadSession, after: str) -> tuple[list[int], list[tuple[str, int]]]:
     """Where work may be: priorities of jobs without a cap, keys with the number that runs."""
-    now = NOW[session.dialect]
-    levels = (await session.execute(text(_LEVELS.format(now=now)))).scalars()
     parameters = {"after": after, "most": KEYS_AT_ONCE}
-    keys = await session.execute(text(_KEYS.format(now=now)), parameters)
-    return list(levels), [(key, running) for key, running in keys]
+    keys = await session.execute(text(_KEYS.format(now=NOW[session.dialect])), parameters)
+    return await _levels(session, None), [(key, running) for key, running in keys]
+
+
+async def _levels(session: ReadSession, key: str | None) -> list[int]:
+    """Priorities of the jobs of a key, or without one, that are due; the highest first."""
+    compared = "IS NULL" if key is None else "= :key"
+    statement = text(_LEVELS.format(key=compared, now=NOW[session.dialect]))
+    return list((await session.execute(statement, {"key": key} if key else {})).scalars())
 
 
 async def claim(
@@ -275,11 +280,7 @@ async def claim_capped(
     )
     limit = min(limit, cap - running)
     claimed: list[Claimed] = []
-    queued = select(JOBS.c.priority).where(JOBS.c.status == text("'queued'"), same)
-    levels = await session.execute(
-        queued.where(JOBS.c.run_after <= database_now()).group_by(JOBS.c.priority)
-    )
-    for level in sorted(levels.scalars(), reverse=True):
+    for level in await _levels(session, key):
         if len(claimed) < limit:
             claimed += await claim(
                 session,
@@ -411,8 +412,9 @@ _OUTCOME = (
 
 async def record(session: WriteSession, outcomes: Sequence[Outcome]) -> None:
     """Store what became of these attempts; of one whose claim is over, nothing."""
-    connection = await session.connection()
-    await connection.execute(_OUTCOME, [outcome.parameters() for outcome in outcomes])
+    # In one order, so that two who store several do not wait for each other in a circle.
+    rows = [each.parameters() for each in sorted(outcomes, key=lambda each: each.claimed.id)]
+    await (await session.connection()).execute(_OUTCOME, rows)
 
 
 _PROGRESS = (
@@ -434,14 +436,11 @@ async def record_progress(
     session: WriteSession, noted: Sequence[tuple[Claimed, float, str | None]]
 ) -> None:
     """Store how far these jobs are."""
-    connection = await session.connection()
-    await connection.execute(
-        _PROGRESS,
-        [
-            {"the_id": c.id, "the_epoch": c.epoch, "the_progress": fraction, "the_note": note}
-            for c, fraction, note in noted
-        ],
-    )
+    rows = [
+        {"the_id": c.id, "the_epoch": c.epoch, "the_progress": fraction, "the_note": note}
+        for c, fraction, note in sorted(noted, key=lambda each: each[0].id)
+    ]
+    await (await session.connection()).execute(_PROGRESS, rows)
 
 
 async def purge(session: WriteSession, statuses: Sequence[str], days: float) -> int:

@@ -22,6 +22,7 @@ class Recorder:
         self._database = database
         self._waiting: list[tuple[Outcome, asyncio.Future[None]]] = []
         self._given = asyncio.Event()
+        self._failing = False
 
     async def record(self, outcome: Outcome) -> None:
         """Return once it is stored, or its claim was found to be over."""
@@ -31,23 +32,32 @@ class Recorder:
         await stored
 
     async def run(self) -> NoReturn:
-        failing = False
         while True:
             await self._given.wait()
             self._given.clear()
             batch, self._waiting = self._waiting, []
-            try:
-                async with self._database.write() as session:
-                    await record(session, [outcome for outcome, _ in batch])
-            except (Error, OSError) as error:
-                if not failing:
-                    log.warning("outcomes of jobs wait for the database", exc_info=error)
-                failing = True
-                self._waiting[:0] = batch
-                await asyncio.sleep(AGAIN)
-                self._given.set()
-                continue
-            failing = False
-            for _, stored in batch:
-                if not stored.done():
-                    stored.set_result(None)
+            await self._store(batch)
+
+    async def _store(self, batch: list[tuple[Outcome, asyncio.Future[None]]]) -> None:
+        try:
+            async with self._database.write() as session:
+                await record(session, [outcome for outcome, _ in batch])
+        except (Error, OSError) as error:
+            if not self._failing:
+                log.warning("outcomes of jobs wait for the database", exc_info=error)
+            self._failing = True
+            self._waiting[:0] = batch
+            await asyncio.sleep(AGAIN)
+            self._given.set()
+            return
+        except Exception as error:
+            if len(batch) > 1:
+                for each in batch:
+                    await self._store([each])
+                return
+            # Its lease will end, and the attempt will count as one whose worker died.
+            log.error("the outcome of a job cannot be stored", exc_info=error)
+        self._failing = False
+        for _, stored in batch:
+            if not stored.done():
+                stored.set_result(None)

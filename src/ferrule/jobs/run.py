@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 MAX_NOTE = 200
+MAX_TEXT = 2000
 BUSY = (
     "run.session has begun its transaction, which holds the writer: end the job with it, or use "
     "run.write() for what is to be stored before."
 )
+
+
+def storable(text: str) -> str:
+    """Text without what no database takes, for what people wrote into errors and notes."""
+    return text.replace("\x00", "").encode(errors="replace").decode()[:MAX_TEXT]
 
 
 class JobFailed(Exception):
@@ -52,6 +58,12 @@ class JobSession(WriteSession):
     def begun(self) -> bool:
         """Whether it holds a transaction, or has something to store."""
         return bool(self._waiting) or (self.opened and self.in_transaction())
+
+    async def finish(self) -> None:
+        # A prebuilt row alone would be stored past the transaction that the fence begins.
+        if self._waiting and not self.opened:
+            self._open()
+        await super().finish()
 
     def _open(self) -> None:
         super()._open()
@@ -101,7 +113,7 @@ class Run:
         """Say how far it is, 0 to 1. It is stored within a second, and may be called often."""
         if not 0 <= fraction <= 1:
             raise ValueError("progress is between 0 and 1")
-        self._noted = (fraction, None if note is None else note[:MAX_NOTE])
+        self._noted = (fraction, None if note is None else storable(note)[:MAX_NOTE])
         self._changed = True
 
     def take_progress(self) -> tuple[float, str | None] | None:

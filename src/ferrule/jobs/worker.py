@@ -23,7 +23,7 @@ from ferrule.jobs.metrics import JobMetrics
 from ferrule.jobs.models import CANCELLED, COMPLETED, FAILED, QUEUED
 from ferrule.jobs.queue import Claimed, Outcome
 from ferrule.jobs.recorder import Recorder
-from ferrule.jobs.run import JobFailed, Lost, Retry, Run
+from ferrule.jobs.run import JobFailed, Lost, Retry, Run, storable
 from ferrule.jobs.settings import JobsSettings
 from ferrule.jobs.threads import in_thread
 from ferrule.kit import Kit
@@ -208,6 +208,8 @@ class Worker:
             if outcome is not None:
                 if not stored:
                     await self._recorder.record(outcome)
+                if outcome.status == COMPLETED:
+                    log.info("job completed", attempt=claimed.attempts)
                 self._metrics.ended(claimed.kind, outcome.status, time.perf_counter() - started)
         finally:
             del self._attempts[claimed.id]
@@ -225,15 +227,12 @@ class Worker:
                     result = await self._call(function, run)
                 # Nothing ends it from outside in the middle of the COMMIT.
                 attempt.ending = True
-                if attempt.why is not None:
-                    raise asyncio.CancelledError
                 done = Outcome(
                     claimed, COMPLETED, result=function.dump_result(result), **run.last_progress()
                 )
                 stored = run.session.begun
                 if stored:
                     await queue.record(session, [done])
-            log.info("job completed", attempt=claimed.attempts)
         except Lost:
             return self._lost(), False
         except (Exception, asyncio.CancelledError) as error:
@@ -397,5 +396,5 @@ class Worker:
 def _told(error: BaseException) -> str:
     """What the job's reader is told: never the text of an error that nobody wrote for them."""
     if isinstance(error, Error):
-        return str(error.detail)
-    return str(error) if isinstance(error, JobFailed | Retry) else type(error).__name__
+        return storable(str(error.detail))
+    return storable(str(error)) if isinstance(error, JobFailed | Retry) else type(error).__name__
