@@ -9,17 +9,15 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ferrule.db.types import UtcDateTime
 
-NOW = {
-    # now() is the time at which the transaction began.
-    "postgresql": "clock_timestamp()",
-    # Written as SQLAlchemy writes times, so that they compare as text.
-    "sqlite": "strftime('%Y-%m-%d %H:%M:%f000', 'now')",
-}
-"""The same in SQL, for statements that are text."""
+# now() is when the transaction began; by clock_timestamp(), which changes from row to row, no index
+# can be searched.
+_POSTGRESQL = "statement_timestamp()"
+# Written as SQLAlchemy writes times, so that they compare as text.
+_SQLITE = "strftime('%Y-%m-%d %H:%M:%f000', 'now'{})"
 
 
 class database_now(FunctionElement[datetime]):
-    """The database's time when the statement runs, some seconds from then.
+    """The database's time when the statement begins, some seconds from then.
 
     `database_now()`, `database_now(30)`, `database_now(bindparam("lease"))`. SQLite's has
     milliseconds, PostgreSQL's microseconds.
@@ -28,18 +26,19 @@ class database_now(FunctionElement[datetime]):
     type = UtcDateTime()
     inherit_cache = True
 
-    def __init__(self, seconds: Any = 0.0) -> None:
-        value = bindparam(None, seconds, Float()) if isinstance(seconds, int | float) else seconds
-        super().__init__(value)
+    def __init__(self, seconds: Any = None) -> None:
+        if isinstance(seconds, int | float):
+            seconds = bindparam(None, seconds, Float())
+        super().__init__(*(() if seconds is None else (seconds,)))
 
 
 @compiles(database_now)
 def _postgresql(element: Any, compiler: Any, **options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
     seconds = compiler.process(element.clauses, **options)
-    return f"({NOW['postgresql']} + make_interval(secs => {seconds}))"
+    return f"({_POSTGRESQL} + make_interval(secs => {seconds}))" if seconds else _POSTGRESQL
 
 
 @compiles(database_now, "sqlite")
 def _sqlite(element: Any, compiler: Any, **options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
     seconds = compiler.process(element.clauses, **options)
-    return f"{NOW['sqlite'][:-1]}, ({seconds}) || ' seconds')"
+    return _SQLITE.format(f", ({seconds}) || ' seconds'" if seconds else "")

@@ -1,14 +1,22 @@
 """Metrics of jobs: what ended here, and what stands in the queue."""
 
-from prometheus_client import Counter, Gauge, Histogram
-from sqlalchemy import func, select, text
+from datetime import timedelta
 
-from ferrule.db.clock import NOW
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import func, select
+
+from ferrule.db.clock import database_now
 from ferrule.db.database import Database
-from ferrule.jobs.models import FAILED, UNFINISHED, Job
+from ferrule.db.statements import prebuilt
+from ferrule.jobs.models import FAILED, QUEUED, UNFINISHED, Job
 from ferrule.kit import Kit
 from ferrule.observability.metrics import Metrics
 
+_OLDEST = prebuilt(
+    select(func.min(Job.run_after).label("due"), database_now().label("now")).where(
+        Job.status == QUEUED, Job.run_after <= database_now()
+    )
+)
 BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
 """Upper bounds in seconds: from one statement to half an hour."""
 
@@ -57,19 +65,9 @@ class JobMetrics:
         counts = counts.group_by(Job.kind, Job.status)
         async with kit[Database].read() as session:
             found = (await session.execute(counts)).all()
-            age = await session.scalar(text(_AGE[session.dialect]))
+            oldest = await session.fetch_one(_OLDEST)
         self._jobs.clear()
         for kind, status, number in found:
             self._jobs.labels(kind, status).set(number)
-        self._age.set(max(0.0, float(age or 0)))
-
-
-_OLDEST = "SELECT {} FROM jobs WHERE status = 'queued' AND run_after <= {}"
-_AGE = {
-    "postgresql": _OLDEST.format(
-        f"extract(epoch FROM {NOW['postgresql']} - min(run_after))", NOW["postgresql"]
-    ),
-    "sqlite": _OLDEST.format(
-        "(julianday('now') - julianday(min(run_after))) * 86400", NOW["sqlite"]
-    ),
-}
+        waits = oldest.now - oldest.due if oldest and oldest.due else timedelta(0)
+        self._age.set(waits.total_seconds())

@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -31,9 +32,9 @@ from sqlalchemy import (
 )
 
 from ferrule.actor import Actor
-from ferrule.db.clock import NOW, database_now
-from ferrule.db.session import ReadSession, WriteSession
-from ferrule.db.statements import prebuilt
+from ferrule.db.clock import database_now
+from ferrule.db.session import WriteSession
+from ferrule.db.statements import Prebuilt, prebuilt
 from ferrule.db.types import utcnow
 from ferrule.errors import Conflict, Invalid
 from ferrule.jobs.functions import MAX_PRIORITY, JobFunction, JobFunctions
@@ -51,36 +52,48 @@ KEYS_AT_ONCE = 100
 REAPED_AT_ONCE = 100
 PURGED_AT_ONCE = 1000
 
-# Skips from one value to the next, instead of reading every job that waits. Text, because these are
-# the same on both databases and neither's planner finds them by itself.
-_LEVELS = """
-WITH RECURSIVE levels(priority) AS (
-  SELECT max(priority) FROM jobs WHERE status = 'queued' AND concurrency_key {key}
-  UNION ALL
-  SELECT (SELECT max(jobs.priority) FROM jobs WHERE status = 'queued'
-          AND concurrency_key {key} AND jobs.priority < levels.priority)
-  FROM levels WHERE levels.priority IS NOT NULL
-)
-SELECT priority FROM levels WHERE EXISTS (
-  SELECT 1 FROM jobs WHERE status = 'queued' AND concurrency_key {key}
-  AND jobs.priority = levels.priority AND run_after <= {now}
-)
-"""
-_KEYS = """
-WITH RECURSIVE keys(value, number) AS (
-  SELECT min(concurrency_key), 1 FROM jobs WHERE status = 'queued' AND concurrency_key > :after
-  UNION ALL
-  SELECT (SELECT min(concurrency_key) FROM jobs
-          WHERE status = 'queued' AND concurrency_key > keys.value), number + 1
-  FROM keys WHERE keys.value IS NOT NULL AND number < :most
-)
-SELECT value,
-  (SELECT count(*) FROM jobs WHERE status = 'running' AND concurrency_key = keys.value)
-FROM keys WHERE EXISTS (
-  SELECT 1 FROM jobs WHERE status = 'queued' AND concurrency_key = keys.value
-  AND run_after <= {now}
-)
-"""
+_QUEUED = JOBS.c.status == text("'queued'")
+_RUNNING = JOBS.c.status == text("'running'")
+"""Literals, so that PostgreSQL knows the partial indexes to fit a prepared statement."""
+
+
+def _levels(same_key: ColumnElement[bool]) -> Prebuilt:
+    """Priorities of the jobs with such a key that are due, the highest first.
+
+    It skips from one to the next, for which neither planner looks by itself, so that thousands of
+    jobs which wait for their time are not read each time.
+    """
+    highest = select(func.max(JOBS.c.priority).label("priority")).where(_QUEUED, same_key)
+    levels = highest.cte("levels", recursive=True)
+    lower = highest.where(JOBS.c.priority < levels.c.priority).scalar_subquery()
+    levels = levels.union_all(select(lower).where(levels.c.priority.is_not(None)))
+    due = JOBS.c.run_after <= database_now()
+    some = exists().where(_QUEUED, same_key, JOBS.c.priority == levels.c.priority, due)
+    return prebuilt(select(levels.c.priority).where(some))
+
+
+def _keys() -> Prebuilt:
+    """Keys of jobs that are due, behind `after`, each with the number of those that run."""
+    first = select(func.min(JOBS.c.concurrency_key).label("key"), literal(1).label("number"))
+    keys = first.where(_QUEUED, JOBS.c.concurrency_key > bindparam("after")).cte(
+        "keys", recursive=True
+    )
+    next_key = select(func.min(JOBS.c.concurrency_key)).where(
+        _QUEUED, JOBS.c.concurrency_key > keys.c.key
+    )
+    more = select(next_key.scalar_subquery(), keys.c.number + 1).where(
+        keys.c.key.is_not(None), keys.c.number < KEYS_AT_ONCE
+    )
+    keys = keys.union_all(more)
+    same = JOBS.c.concurrency_key == keys.c.key
+    running = select(func.count()).select_from(JOBS).where(_RUNNING, same).scalar_subquery()
+    due = exists().where(_QUEUED, same, JOBS.c.run_after <= database_now())
+    return prebuilt(select(keys.c.key, running.label("running")).where(due))
+
+
+LEVELS = _levels(JOBS.c.concurrency_key.is_(None))
+KEYS = _keys()
+_LEVELS_OF_KEY = _levels(JOBS.c.concurrency_key == bindparam("key"))
 
 
 @dataclass(frozen=True)
@@ -214,20 +227,6 @@ def fence(dialect: str, id: UUID, epoch: int, lease: float) -> Select[Any]:
     return found.with_for_update(read=True, key_share=True)
 
 
-async def due(session: ReadSession, after: str) -> tuple[list[int], list[tuple[str, int]]]:
-    """Where work may be: priorities of jobs without a cap, keys with the number that runs."""
-    parameters = {"after": after, "most": KEYS_AT_ONCE}
-    keys = await session.execute(text(_KEYS.format(now=NOW[session.dialect])), parameters)
-    return await _levels(session, None), [(key, running) for key, running in keys]
-
-
-async def _levels(session: ReadSession, key: str | None) -> list[int]:
-    """Priorities of the jobs of a key, or without one, that are due; the highest first."""
-    compared = "IS NULL" if key is None else "= :key"
-    statement = text(_LEVELS.format(key=compared, now=NOW[session.dialect]))
-    return list((await session.execute(statement, {"key": key} if key else {})).scalars())
-
-
 async def claim(
     session: WriteSession,
     *,
@@ -239,7 +238,7 @@ async def claim(
     """Up to `limit` of the jobs that are due, which `owner` holds from now on."""
     picked = (
         select(JOBS.c.id)
-        .where(JOBS.c.status == text("'queued'"), JOBS.c.run_after <= database_now(), *where)
+        .where(_QUEUED, JOBS.c.run_after <= database_now(), *where)
         .order_by(JOBS.c.run_after, JOBS.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -280,11 +279,11 @@ async def claim_capped(
     )
     limit = min(limit, cap - running)
     claimed: list[Claimed] = []
-    for level in await _levels(session, key):
+    for level in await session.fetch_all(_LEVELS_OF_KEY, key=key):
         if len(claimed) < limit:
             claimed += await claim(
                 session,
-                where=(same, JOBS.c.priority == level),
+                where=(same, JOBS.c.priority == level.priority),
                 owner=owner,
                 lease=lease,
                 limit=limit - len(claimed),
@@ -294,9 +293,7 @@ async def claim_capped(
 
 async def renew(session: WriteSession, owner: str, ids: Collection[UUID], lease: float) -> None:
     """Heartbeat: these jobs stay their owner's for another lease."""
-    mine = select(JOBS.c.id).where(
-        JOBS.c.id.in_(ids), JOBS.c.owner == owner, JOBS.c.status == text("'running'")
-    )
+    mine = select(JOBS.c.id).where(JOBS.c.id.in_(ids), JOBS.c.owner == owner, _RUNNING)
     await session.execute(
         update(JOBS)
         .where(JOBS.c.id.in_(mine.with_for_update(key_share=True, skip_locked=True)))
@@ -306,7 +303,7 @@ async def renew(session: WriteSession, owner: str, ids: Collection[UUID], lease:
 
 HELD = prebuilt(
     select(JOBS.c.id, JOBS.c.epoch, JOBS.c.cancel_requested_at.label("cancel")).where(
-        JOBS.c.owner == bindparam("owner"), JOBS.c.status == text("'running'")
+        JOBS.c.owner == bindparam("owner"), _RUNNING
     )
 )
 """What a worker holds by the database's word, and whether somebody wants it to end."""
@@ -314,7 +311,7 @@ HELD = prebuilt(
 OVERDUE = prebuilt(
     select(func.count().label("number"))
     .select_from(JOBS)
-    .where(JOBS.c.status == text("'running'"), JOBS.c.lease_until < database_now())
+    .where(_RUNNING, JOBS.c.lease_until < database_now())
 )
 
 
@@ -322,7 +319,7 @@ async def reap(session: WriteSession) -> list[tuple[UUID, str, str]]:
     """Take the jobs of dead workers from them: id, kind and what became of each."""
     overdue = (
         select(JOBS.c.id)
-        .where(JOBS.c.status == text("'running'"), JOBS.c.lease_until < database_now())
+        .where(_RUNNING, JOBS.c.lease_until < database_now())
         .limit(REAPED_AT_ONCE)
         .with_for_update(skip_locked=True)
         .cte("overdue")
@@ -380,7 +377,7 @@ _OUTCOME = (
     .where(
         JOBS.c.id == bindparam("the_id"),
         JOBS.c.epoch == bindparam("the_epoch"),
-        JOBS.c.status == text("'running'"),
+        _RUNNING,
     )
     .values(
         # A job that somebody wants to end is not begun again.
@@ -422,7 +419,7 @@ _PROGRESS = (
     .where(
         JOBS.c.id == bindparam("the_id"),
         JOBS.c.epoch == bindparam("the_epoch"),
-        JOBS.c.status == text("'running'"),
+        _RUNNING,
     )
     .values(
         progress=_the_progress,

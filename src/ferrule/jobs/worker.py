@@ -146,7 +146,9 @@ class Worker:
     async def _claim(self) -> int:
         """Begin jobs that are due, as many as there is room for; how many."""
         async with self._database.read() as session:
-            levels, keys = await queue.due(session, self._last_key)
+            levels = [row.priority for row in await session.fetch_all(queue.LEVELS)]
+            rows = await session.fetch_all(queue.KEYS, after=self._last_key)
+        keys = [(row.key, row.running) for row in rows]
         self._last_key = keys[-1][0] if len(keys) == queue.KEYS_AT_ONCE else ""
         steps = [partial(self._claim_capped, keys), partial(self._claim_others, levels)]
         # Neither kind may keep the other waiting.
