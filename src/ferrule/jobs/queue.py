@@ -1,7 +1,7 @@
 """The queue: a table. Each statement here keeps one of its promises.
 
-- Claiming raises the epoch. Whatever a worker stores begins with `fence`, which finds the job only
-  while it runs under that epoch, and keeps it so until the transaction ends.
+- Claiming raises the epoch. Whatever a worker stores begins with a `Fence`, which finds the job
+  only while it runs under that epoch, and keeps it so until the transaction ends.
 - Leases and due times are compared with the database's clock.
 - What is finished is never changed.
 """
@@ -14,9 +14,11 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Float,
     Select,
     Table,
+    Text,
     and_,
     bindparam,
     case,
@@ -211,20 +213,36 @@ async def retry(session: WriteSession, job: Job) -> UUID:
 # Working.
 
 
-def fence(dialect: str, id: UUID, epoch: int, lease: float) -> Select[Any]:
+def _fence(dialect: str) -> Select[Any]:
+    found = select(JOBS.c.id).where(
+        JOBS.c.id == bindparam("id"), JOBS.c.epoch == bindparam("epoch"), _RUNNING
+    )
+    if dialect == "postgresql":
+        name = "idle_in_transaction_session_timeout"
+        found = found.add_columns(func.set_config(name, bindparam("lease", type_=Text()), True))
+    return found.with_for_update(read=True, key_share=True)
+
+
+_FENCES = {dialect: _fence(dialect) for dialect in ("sqlite", "postgresql")}
+
+
+@dataclass(frozen=True)
+class Fence:
     """The first statement of whatever a worker stores; it finds no row once the claim is over.
 
     It locks the row against the next claim until the transaction ends, and against nothing else:
     heartbeat, progress and cancellation go on. A worker that stands still in the transaction loses
     it after the time of the lease.
     """
-    found = select(JOBS.c.id).where(
-        JOBS.c.id == id, JOBS.c.epoch == epoch, JOBS.c.status == RUNNING
-    )
-    if dialect == "postgresql":
-        name, milliseconds = "idle_in_transaction_session_timeout", str(int(lease * 1000))
-        found = found.add_columns(func.set_config(name, milliseconds, True))
-    return found.with_for_update(read=True, key_share=True)
+
+    claimed: Claimed
+    lease: float
+
+    def holds(self, connection: Connection) -> bool:
+        values: dict[str, Any] = {"id": self.claimed.id, "epoch": self.claimed.epoch}
+        if connection.dialect.name == "postgresql":
+            values["lease"] = str(int(self.lease * 1000))
+        return connection.execute(_FENCES[connection.dialect.name], values).first() is not None
 
 
 async def claim(

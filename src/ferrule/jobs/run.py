@@ -1,15 +1,15 @@
 """What a job's function is given: who asked, units of work behind its fence, progress."""
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from sqlalchemy import event
 
 from ferrule.actor import Actor
 from ferrule.db.database import Database
-from ferrule.db.session import ReadSession, WriteSession
-from ferrule.jobs.queue import Claimed, fence
+from ferrule.db.session import ReadSession, WriteSession, Writing
+from ferrule.jobs.queue import Claimed, Fence
 from ferrule.kit import Kit
 
 if TYPE_CHECKING:
@@ -47,12 +47,28 @@ class Lost(BaseException):
     """
 
 
-class JobSession(WriteSession):
-    """A unit of work whose first statement is the fence of its job."""
+class FencedWriting(Writing):
+    """A session whose transactions begin with a fence."""
 
-    def __init__(self, database: Database, kit: Kit, claimed: Claimed, lease: float) -> None:
+    fence: Fence
+
+
+def _check(session: FencedWriting, transaction: Any, connection: "Connection") -> None:
+    if not transaction.nested and not session.fence.holds(connection):
+        raise Lost
+
+
+event.listen(FencedWriting, "after_begin", _check)
+
+
+class JobSession(WriteSession):
+    """A unit of work behind the fence of its job."""
+
+    sync_session_class = FencedWriting
+
+    def __init__(self, database: Database, kit: Kit, fence: Fence) -> None:
         super().__init__(database.engines, kit)
-        self._fence = fence(self.dialect, claimed.id, claimed.epoch, lease)
+        self._fence = fence
 
     @property
     def begun(self) -> bool:
@@ -67,13 +83,7 @@ class JobSession(WriteSession):
 
     def _open(self) -> None:
         super()._open()
-        event.listen(self.sync_session, "after_begin", self._check)
-
-    def _check(self, session: Any, transaction: Any, connection: "Connection") -> None:
-        if transaction.nested:
-            return
-        if connection.execute(self._fence).first() is None:
-            raise Lost
+        cast(FencedWriting, self.sync_session).fence = self._fence
 
 
 class Run:
@@ -96,7 +106,7 @@ class Run:
         self._noted: tuple[float, str | None] | None = None
         self._changed = False
         self._database = database
-        self._lease = lease
+        self._fence = Fence(claimed, lease)
         self.session = self._unit()
 
     def read(self) -> AbstractAsyncContextManager[ReadSession]:
@@ -129,4 +139,4 @@ class Run:
         return {"progress": fraction, "note": note}
 
     def _unit(self) -> JobSession:
-        return JobSession(self._database, self.kit, self.claimed, self._lease)
+        return JobSession(self._database, self.kit, self._fence)
