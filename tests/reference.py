@@ -25,7 +25,10 @@ from ferrule.settings import OUTSIDE, settings_type, variables
 
 SOURCE = Path(ferrule.__file__).parent
 BEGIN, END = "<!-- generated -->\n", "<!-- end of what is generated -->\n"
-PUBLIC = ("ferrule", "ferrule.db", "ferrule.schemas", "ferrule.resources", "ferrule.testing")
+PUBLIC = (
+    "ferrule", "ferrule.db", "ferrule.schemas", "ferrule.resources", "ferrule.jobs", "ferrule.mail",
+    "ferrule.testing",
+)  # fmt: skip
 
 
 def renewed(page: str, generated: str) -> str:

@@ -22,6 +22,8 @@ from tests.documents import ROOT, blocks, pages, prose
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 TUTORIAL = DOCS / "tutorial" / "first-module.md"
+LESSONS = sorted({*(DOCS / "tutorial").glob("*.md")} - {TUTORIAL})
+"""Pages of the tutorial that go on where the first one ends, as guides do."""
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 IDS = {"ids": lambda page: page.relative_to(ROOT).as_posix()}
 
@@ -106,7 +108,7 @@ def test_the_tutorial_takes_forty_lines() -> None:
     assert sum(len(block.text.splitlines()) for block in files) <= 40
 
 
-@pytest.mark.parametrize("page", HOW_TO, **IDS)
+@pytest.mark.parametrize("page", [*LESSONS, *HOW_TO], **IDS)
 def test_a_guide(page: Path, guides: Guides) -> None:
     guides(page)
 
@@ -122,7 +124,7 @@ def test_the_servers_of_the_deploy_guide(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", pages(), **IDS)
 def test_every_program_is_run(page: Path) -> None:
-    run = {README, TUTORIAL, *HOW_TO}
+    run = {README, TUTORIAL, *LESSONS, *HOW_TO}
     for block in blocks(page):
         if block.language in ("python", "toml"):
             assert block.title, f'{block}: give it a title="…", so that it is run'

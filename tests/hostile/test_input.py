@@ -77,6 +77,7 @@ def schema_of(document: dict[str, Any], operation: dict[str, Any], kind: str) ->
 def valid(schema: dict[str, Any]) -> dict[str, Any]:
     known = {"email": "new@example.com", "password": "correct horse battery staple"}
     known |= {"name": "Milk", "username": "ann@example.com", "token": "x", "refresh_token": "x"}
+    known |= {"user_id": "{bob}", "title": "Hello", "body": ""}
     return {name: known[name] for name in schema.get("required", ())}
 
 

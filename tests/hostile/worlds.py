@@ -36,7 +36,9 @@ class Worlds:
         """The answer, which is a refusal or a success, and the same in every world."""
         answers = await asyncio.gather(
             *(
-                world.clients[who].request(method, path.format(**world.ids), **request)
+                world.clients[who].request(
+                    method, path.format(**world.ids), **_naming(world.ids, request)
+                )
                 for world in self.all
             )
         )
@@ -55,6 +57,14 @@ class Worlds:
         answer = await self.send(who, method, path, **request)
         assert 400 <= answer.status_code < 500, f"{method} {path} {str(request)[:300]}"
         return answer
+
+
+def _naming(ids: Mapping[str, str], request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request, whose body of text may say `"{bob}"` for his id."""
+    content = request.get("content")
+    if not isinstance(content, str):
+        return {**request}
+    return {**request, "content": content.replace('"{bob}"', f'"{ids["bob"]}"')}
 
 
 def _told(answer: Response) -> Any:

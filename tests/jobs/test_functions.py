@@ -42,6 +42,8 @@ def test_it_takes_the_run_and_one_piece_of_data(function: Any) -> None:
         ({"backoff": -1}, "at least 0"),
         ({"priority": 1001}, "priority"),
         ({"cron": "* * *"}, "five fields"),
+        ({"cron": "0 * * * * *"}, "five fields"),
+        ({"cron": "@daily"}, "five fields"),
         ({"cron": "0 0 30 2 *"}, "ever comes true"),
         ({"cron": "* * * * *", "timezone": "Mars/Olympus"}, "no time zone"),
         ({"cron": "* * * * *", "every": timedelta(hours=1)}, "not both"),

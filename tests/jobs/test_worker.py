@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
-from ferrule import Actor, Ferrule
+from ferrule import Actor, Ferrule, Unavailable
 from ferrule.db import Database, WriteSession, prebuilt, utcnow
 from ferrule.jobs import JobFailed, Run, queue, recorder
 from ferrule.jobs.models import Job
@@ -291,9 +291,10 @@ async def test_a_heartbeat_keeps_the_lease(
 
 
 async def test_a_worker_that_cannot_renew_lets_go(
-    ask: Ask, worker: Worker, started: Started, monkeypatch: pytest.MonkeyPatch
+    app: Ferrule, ask: Ask, worker: Worker, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ferrule import Unavailable
+    if app.kit[Database].embedded:
+        pytest.skip("nobody else could have its jobs")
 
     async def unavailable(*arguments: Any) -> None:
         raise Unavailable
@@ -472,3 +473,32 @@ async def test_a_function_that_ends_well_though_cancelled_has_ended_well(
         await until(lambda: _idle(worker), 2)
     job = await look(id)
     assert (job.status, job.result) == ("completed", "ended")
+
+
+async def test_a_cap_that_was_added_or_taken_away_strands_nothing(
+    ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch, started: Started
+) -> None:
+    started.go.set()
+    before, counted = await ask(once_more), await ask(capped)
+    monkeypatch.setattr(once_more, "concurrency", 1)
+    monkeypatch.setattr(capped, "concurrency", None)
+    after, uncounted = await ask(once_more), await ask(capped)
+    await worker.drain()
+    for id in (before, counted, after, uncounted):
+        assert (await look(id)).status == "completed"
+    assert (await look(before)).concurrency_key == "once_more/"
+
+
+async def test_a_job_that_was_just_claimed_is_not_let_go_with_the_others(
+    ask: Ask, worker: Worker, started: Started
+) -> None:
+    await ask(hold)
+    async with worker.running():
+        await started.wait()
+        (old,) = worker._attempts.values()
+        old.renewed -= 1000
+        await ask(hold)
+        await started.wait(2)
+        worker._let_go()
+        assert sorted(str(each.why) for each in worker._attempts.values()) == ["None", "lost"]
+        started.go.set()

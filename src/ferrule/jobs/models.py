@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Index, Integer, String, Text
+from sqlalchemy import Float, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ferrule.db.base import Base
@@ -44,7 +44,7 @@ class Job(Base):
     cancel_requested_at: Mapped[datetime | None] = mapped_column(default=None)
     concurrency_key: Mapped[str | None] = mapped_column(String(300), default=None)
     idempotency_key: Mapped[str | None] = mapped_column(String(200), default=None)
-    progress: Mapped[float | None] = mapped_column(default=None)
+    progress: Mapped[float | None] = mapped_column(Float, default=None)
     note: Mapped[str | None] = mapped_column(String(200), default=None)
     result: Mapped[Any] = mapped_column(Json(), nullable=True, default=None)
     error: Mapped[str | None] = mapped_column(Text, default=None)

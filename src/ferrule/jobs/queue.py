@@ -309,6 +309,18 @@ async def claim_capped(
     return claimed
 
 
+async def adopt(session: WriteSession, kinds: Sequence[str]) -> None:
+    """Give queued jobs of these kinds the key that they would be enqueued with now."""
+    uncounted = select(JOBS.c.id).where(
+        _QUEUED, JOBS.c.concurrency_key.is_(None), JOBS.c.kind.in_(kinds)
+    )
+    await session.execute(
+        update(JOBS)
+        .where(JOBS.c.id.in_(uncounted.with_for_update(skip_locked=True)))
+        .values(concurrency_key=JOBS.c.kind + "/")
+    )
+
+
 async def renew(session: WriteSession, owner: str, ids: Collection[UUID], lease: float) -> None:
     """Heartbeat: these jobs stay their owner's for another lease."""
     mine = select(JOBS.c.id).where(JOBS.c.id.in_(ids), JOBS.c.owner == owner, _RUNNING)

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+FIELDS = 5
 SECOND = timedelta(seconds=1)
 
 
@@ -22,8 +23,9 @@ class Schedule(Protocol):
 class Cron:
     """The five fields of crontab(5), in a time zone.
 
-    Where clocks are set forward, what falls into the hour that is left out runs right after it;
-    where they are set back, it runs once (as Debian's cron does).
+    As in Debian's cron: a fixed time that falls into the hour which clocks leave out comes right
+    after it, and one into the hour which they repeat comes once. Where minute or hour begin with
+    `*`, it follows the clock on the wall.
     """
 
     def __init__(self, expression: str, timezone: str = "UTC") -> None:
@@ -34,6 +36,8 @@ class Cron:
             raise ValueError(f"there is no time zone {timezone!r}") from error
         self._expression = expression
         try:
+            if len(expression.split()) != FIELDS:
+                raise CronSimError
             self.after(datetime.now(UTC))
         except (CronSimError, StopIteration) as error:
             raise ValueError(

@@ -44,10 +44,15 @@ log = structlog.get_logger("ferrule.jobs")
 
 @dataclass(eq=False)
 class _Attempt:
-    """A job that runs here; `why` it is being ended from outside; `ending` once it is too late."""
+    """A job that runs here.
+
+    `renewed` is when its lease began; `why` it is being ended from outside; `ending` once it is
+    too late for that.
+    """
 
     claimed: Claimed
     run: Run
+    renewed: float
     task: asyncio.Task[None] = field(init=False)
     why: Literal["cancelled", "stopped", "lost"] | None = None
     ending: bool = False
@@ -80,7 +85,6 @@ class Worker:
         self._stopping = False
         self._freed = asyncio.Event()
         self._last_key = ""
-        self._renewed = time.monotonic()
         self._looked = time.monotonic()
         self._failing: set[str] = set()
 
@@ -93,7 +97,7 @@ class Worker:
     async def running(self) -> AsyncGenerator[None]:
         """Work until the block ends; what runs then gets `grace` seconds and is handed back."""
         self._stopping = False
-        self._renewed = self._looked = time.monotonic()
+        self._looked = time.monotonic()
         recording = asyncio.create_task(self._recorder.run(), name="ferrule-jobs-recorder")
         keeping = asyncio.create_task(self._keep(), name="ferrule-jobs-keeper")
         claiming = asyncio.create_task(self._claim_all(), name="ferrule-jobs-claims")
@@ -112,6 +116,7 @@ class Worker:
     async def drain(self) -> int:
         """Run what is due, and what that asks for, until nothing is; the number of attempts."""
         number = 0
+        await self._adopt()
         recording = asyncio.create_task(self._recorder.run())
         try:
             while claimed := await self._claim():
@@ -178,9 +183,12 @@ class Worker:
         begun = 0
         for key, running in keys:
             function = self._functions.get(key.partition("/")[0])
-            cap = function and function.concurrency
             free = self._concurrency - self.busy
-            if cap is None or running >= cap or not free:
+            if function is None or not free:
+                continue
+            # One whose cap was taken away may still have keys.
+            cap = function.concurrency or running + free
+            if running >= cap:
                 continue
             # A transaction each: who held the locks of several could wait for who holds others.
             async with self._database.write() as session:
@@ -195,7 +203,8 @@ class Worker:
 
     def _start(self, claimed: list[Claimed]) -> None:
         for each in claimed:
-            attempt = _Attempt(each, Run(each, self._database, self._kit, self._lease))
+            run = Run(each, self._database, self._kit, self._lease)
+            attempt = _Attempt(each, run, renewed=time.monotonic())
             self._attempts[each.id] = attempt
             attempt.task = asyncio.create_task(self._work(attempt), name=f"ferrule-job-{each.kind}")
 
@@ -302,13 +311,10 @@ class Worker:
         while True:
             now = time.monotonic()
             if now - beat >= self._settings.lease / 4:
-                beat = now
                 if await self._guarded("heartbeat", self._beat) is not None:
-                    self._renewed = now
-            if now - self._renewed > self._settings.lease:
-                # Others may have these jobs by now.
-                for attempt in list(self._attempts.values()):
-                    attempt.end("lost")
+                    beat = now
+                elif not self._database.embedded:
+                    self._let_go()
             await self._guarded("looking", self._look)
             await self._guarded("progress", self._store_progress)
             await self._guarded("reaping", self._reap)
@@ -317,14 +323,25 @@ class Worker:
             if now - purge >= PURGE:
                 purge = now - random.uniform(0, PURGE / 4)  # noqa: S311
                 await self._guarded("retention", self._purge)
+                await self._guarded("caps", self._adopt)
             self._looked = time.monotonic()
             await asyncio.sleep(LOOK)
 
     async def _beat(self) -> int:
-        if self._attempts:
+        now, attempts = time.monotonic(), list(self._attempts.values())
+        if attempts:
+            ids = [each.claimed.id for each in attempts]
             async with self._database.write() as session:
-                await queue.renew(session, self.name, list(self._attempts), self._lease)
-        return self.busy
+                await queue.renew(session, self.name, ids, self._lease)
+        for attempt in attempts:
+            attempt.renewed = now
+        return len(attempts)
+
+    def _let_go(self) -> None:
+        """End what others may have by now, as the database could not be asked for so long."""
+        for attempt in list(self._attempts.values()):
+            if time.monotonic() - attempt.renewed > self._settings.lease:
+                attempt.end("lost")
 
     async def _look(self) -> None:
         """End what was cancelled, and what this worker does not hold any more."""
@@ -378,6 +395,13 @@ class Worker:
             while removed == queue.PURGED_AT_ONCE:
                 async with self._database.write() as session:
                     removed = await queue.purge(session, statuses, days)
+
+    async def _adopt(self) -> None:
+        """Count the jobs, too, that were asked for when their function had no cap yet."""
+        capped = [name for name, each in self._functions.items() if each.concurrency is not None]
+        if capped:
+            async with self._database.write() as session:
+                await queue.adopt(session, capped)
 
     async def _guarded(self, step: str, do: Callable[[], Awaitable[T]]) -> T | None:
         """What a step returns, None if it failed, which is logged once until it succeeds again."""
