@@ -1,4 +1,4 @@
-"""`make bench`: Ferrule beside its peers and beside the floor, on both databases.
+"""`make bench`: Ferrule beside its peers and beside the floor, on both databases; and its jobs.
 
 Server and load run on separate cores, the contenders take turns, and each figure is the median of
 the rounds. Ratios within one run are what counts; rates depend on the machine.
@@ -21,10 +21,15 @@ from benchmarks import postgres, processes
 from benchmarks.about import about
 from benchmarks.contenders import CONTENDERS, FERRULE, FLOOR, NAIVE, Contender
 from benchmarks.data import database, fill
+from benchmarks.jobs import FERRULE_POSTGRESQL, FERRULE_SQLITE, JOB_CONTENDERS, PROCRASTINATE
+from benchmarks.jobs import redis as redis_server
+from benchmarks.jobs.rounds import JobResult
+from benchmarks.jobs.rounds import run as run_jobs
 from benchmarks.report import page
 from benchmarks.rounds import Plan, Result, run
 
 KINDS = ("postgresql", "sqlite")
+JOBS = "jobs"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -32,29 +37,60 @@ def main() -> None:
     options = _options()
     _prepare()
     chosen = [each for each in CONTENDERS if each.key in options.contenders]
-    kinds = KINDS if options.only is None else (options.only,)
-    plan = Plan(options.rounds, options.seconds, options.starts, options.patience)
-    notes = list(about(options.postgres if "postgresql" in kinds else None))
+    kinds = (*KINDS, JOBS) if options.only is None else (options.only,)
+    plan = Plan(
+        options.rounds,
+        options.seconds,
+        options.starts,
+        options.patience,
+        jobs=options.jobs,
+        pickups=options.pickups,
+    )
+    notes = list(about(None if kinds == ("sqlite",) else options.postgres))
     results: dict[str, Mapping[str, Result]] = {}
+    jobs: Mapping[str, JobResult] = {}
     with tempfile.TemporaryDirectory() as folder:
-        urls = {"postgresql": options.postgres, "sqlite": f"sqlite:///{folder}/bench.db"}
         for kind in kinds:
-            postmaster = postgres.postmaster(options.postgres) if kind == "postgresql" else None
+            own = f"sqlite:///{folder}/{kind}.db"
+            postmaster = postgres.postmaster(options.postgres) if kind != "sqlite" else None
             with processes.pinned(postgres.ours(postmaster), processes.LOAD) as permitted:
                 if not permitted:
                     notes.append("PostgreSQL could not be bound to the core of the load.")
-                results[kind] = _run(kind, urls[kind], chosen, plan, postmaster)
-    text = page(results, plan, notes)
+                run_plan = dataclasses.replace(plan, postmaster=postmaster)
+                if kind == JOBS:
+                    jobs = _run_jobs(options, own, run_plan, notes)
+                else:
+                    url = own if kind == "sqlite" else options.postgres
+                    results[kind] = _run(kind, url, chosen, run_plan)
+    text = page(results, plan, notes, jobs)
     print(text)
-    complete = (kinds, chosen) == (KINDS, list(CONTENDERS)) and plan.rounds > 2
-    _save("latest" if complete else "partial", text, results, notes)
+    all_of_them = set(options.contenders) == {each.key for each in (*CONTENDERS, *JOB_CONTENDERS)}
+    complete = options.only is None and all_of_them and plan.rounds > 2
+    _save("latest" if complete else "partial", text, {**results, JOBS: jobs}, notes)
 
 
-def _run(
-    kind: str, url: str, chosen: Sequence[Contender], plan: Plan, postmaster: int | None
-) -> Mapping[str, Result]:
+def _run(kind: str, url: str, chosen: Sequence[Contender], plan: Plan) -> Mapping[str, Result]:
     with database(kind, url) as own:
-        return run(fill(own), chosen, dataclasses.replace(plan, postmaster=postmaster))
+        return run(fill(own), chosen, plan)
+
+
+def _run_jobs(
+    options: argparse.Namespace, sqlite: str, plan: Plan, notes: list[str]
+) -> Mapping[str, JobResult]:
+    chosen = [each for each in JOB_CONTENDERS if each.key in options.contenders]
+    redis = redis_server.server(options.redis)
+    if redis is None:
+        chosen = [each for each in chosen if each.store != "redis"]
+    notes.append(redis_server.described(options.redis, redis))
+    plan = dataclasses.replace(plan, stores={redis} if redis else set())
+    if options.quick:
+        plan = dataclasses.replace(plan, rounds=1, patience=0)
+    with (
+        processes.pinned(plan.stores, processes.LOAD),
+        database("postgresql", options.postgres) as postgresql,
+    ):
+        urls = {"postgresql": postgresql, "sqlite": sqlite, "redis": options.redis}
+        return run_jobs(chosen, urls, plan)
 
 
 def _prepare() -> None:
@@ -69,7 +105,10 @@ def _prepare() -> None:
 
 
 def _save(
-    name: str, text: str, results: Mapping[str, Mapping[str, Result]], notes: Sequence[str]
+    name: str,
+    text: str,
+    results: Mapping[str, Mapping[str, Result | JobResult]],
+    notes: Sequence[str],
 ) -> None:
     RESULTS.mkdir(exist_ok=True)
     raw = {
@@ -90,8 +129,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, help="seconds a database that foreign load may cost; default 180"
     )
-    parser.add_argument("--only", choices=KINDS)
-    keys = [each.key for each in CONTENDERS]
+    parser.add_argument("--jobs", type=int, help="of each measurement of jobs; default 1000")
+    parser.add_argument("--pickups", type=int, help="jobs that find an idle worker; default 25")
+    parser.add_argument("--only", choices=(*KINDS, JOBS))
+    keys = [each.key for each in (*CONTENDERS, *JOB_CONTENDERS)]
     parser.add_argument("--contenders", type=_list, help=f"of {','.join(keys)}; default all")
     parser.add_argument(
         "--postgres",
@@ -100,11 +141,19 @@ def _options() -> argparse.Namespace:
         ),
         help="a server on which a database may be made; it is dropped at the end",
     )
+    parser.add_argument(
+        "--redis",
+        default=os.environ.get("FERRULE_TEST_REDIS_URL", "redis://127.0.0.1:6379"),
+        help="for a queue that is kept in Redis; without a server there it is left out",
+    )
     options = parser.parse_args()
-    usual = {"rounds": 4, "seconds": 4.0, "starts": 3, "patience": 180.0, "contenders": keys}
+    usual = {"rounds": 4, "seconds": 4.0, "starts": 3, "patience": 180.0, "jobs": 1000}
+    usual |= {"pickups": 25, "contenders": keys}
     if options.quick:
-        few = [each.key for each in (FLOOR, NAIVE, FERRULE)]
-        usual = {"rounds": 2, "seconds": 1.0, "starts": 2, "patience": 8.0, "contenders": few}
+        some = (FLOOR, NAIVE, FERRULE, FERRULE_POSTGRESQL, FERRULE_SQLITE, PROCRASTINATE)
+        few = [each.key for each in some]
+        usual = {"rounds": 2, "seconds": 1.0, "starts": 2, "patience": 8.0, "jobs": 150}
+        usual |= {"pickups": 5, "contenders": few}
     for name, value in usual.items():
         if getattr(options, name) is None:
             setattr(options, name, value)

@@ -14,6 +14,7 @@ from benchmarks import postgres, processes
 PACKAGES = (
     "ferrule", "fastapi", "starlette", "uvicorn", "sqlalchemy", "asyncpg", "aiosqlite", "pydantic",
     "django", "djangorestframework", "psycopg", "granian", "litestar", "advanced-alchemy",
+    "procrastinate", "saq", "redis",
 )  # fmt: skip
 
 

@@ -1,30 +1,36 @@
 """What a run found, as one page of Markdown."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 
 from benchmarks.contenders import FLOOR, NAIVE
+from benchmarks.jobs.report import JobResults, job_lines, job_verdicts
 from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.rounds import Plan, Result
 from benchmarks.samples import LIMIT
+from benchmarks.tables import Row, table
 from benchmarks.targets import Results, tail_ratio, times, verdicts
 
 DATABASES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
-Row = Sequence[str]
 
 
-def page(results: Results, plan: Plan, about: Iterable[str]) -> str:
+def page(results: Results, plan: Plan, about: Iterable[str], jobs: JobResults | None = None) -> str:
     """The whole report."""
-    lines = ["# Benchmarks", "", *about, "", *_method(results, plan)]
+    lines = ["# Benchmarks", "", *about]
+    if results:
+        lines += ["", *_method(results, plan)]
     for kind, found in results.items():
         lines += ["", f"## {DATABASES[kind]}", "", *_rates(found), "", *_footprints(found)]
-    lines += ["", "## What each contender checks", "", *_checks(results)]
+    if results:
+        lines += ["", "## What each contender checks", "", *_checks(results)]
+    if jobs:
+        lines += job_lines(jobs, plan.jobs)
     judged = [
         (DATABASES[each.kind], each.target, each.figure, "met" if each.met else "not met")
-        for each in verdicts(results)
+        for each in (*verdicts(results), *job_verdicts(jobs or {}))
     ]
     if judged:
-        lines += ["", "## Targets", "", *_table(("database", "target", "figure", ""), judged)]
+        lines += ["", "## Targets", "", *table(("database", "target", "figure", ""), judged)]
     return "\n".join([*lines, ""])
 
 
@@ -63,7 +69,7 @@ def _rates(found: Mapping[str, Result]) -> Iterator[str]:
         "", "contender", "req/s", "of the floor", "x FastAPI", "CPU µs", "p50 ms", "p99 ms",
         "p99/p50 x floor's", "noise", "failed",
     )  # fmt: skip
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _rate(found: Mapping[str, Result], result: Result, operation: Operation) -> Row:
@@ -100,7 +106,7 @@ def _footprints(found: Mapping[str, Result]) -> Iterator[str]:
         for one in found.values()
     ]
     header = ("contender", "cold start ms", "x FastAPI", "starts", "at rest MiB", "after load MiB")
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _checks(results: Results) -> Iterator[str]:
@@ -117,11 +123,4 @@ def _checks(results: Results) -> Iterator[str]:
     for name in names:
         done = [all(one.checks[name] for one in each) for each in found]
         rows.append((name, *("yes" if each else "no" for each in done)))
-    return _table(("", *(each[0].contender.name for each in found)), rows, left=99)
-
-
-def _table(header: Row, rows: Iterable[Row], *, left: int = 2) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield "|" + "|".join("---" if n < left else "---:" for n in range(len(header))) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    return table(("", *(each[0].contender.name for each in found)), rows, left=99)

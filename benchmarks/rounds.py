@@ -2,11 +2,11 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from benchmarks import processes
 from benchmarks.checks import see
@@ -19,18 +19,33 @@ from benchmarks.server import Server, served
 PAUSE = 10.0
 """Seconds to wait for others to be done, each time."""
 
-T = TypeVar("T", Sample, Start)
+
+class Measured(Protocol):
+    """What was measured once."""
+
+    @property
+    def disturbed(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Measured)
 
 
 @dataclass
 class Plan:
-    """How much is measured; `patience` are the seconds that foreign load may cost, in all."""
+    """How much is measured; `patience` are the seconds that foreign load may cost, in all.
+
+    `jobs` are those of one measurement, `pickups` those that find an idle worker; `stores` are
+    processes beside PostgreSQL's that serve the contenders.
+    """
 
     rounds: int
     seconds: float
     starts: int
     patience: float
     postmaster: int | None = None
+    jobs: int = 1000
+    pickups: int = 25
+    stores: Set[int] = frozenset()
 
 
 @dataclass
@@ -47,7 +62,7 @@ class Result:
 
     def counted(self, operation: Operation) -> list[Sample]:
         """The samples that count: those that nothing disturbed, or all if there are none."""
-        return _calm(self.samples[operation.name])
+        return calm(self.samples[operation.name])
 
     def middle(self, operation: Operation, name: str) -> float:
         """The median of the rounds."""
@@ -65,10 +80,11 @@ class Result:
     @property
     def cold_start(self) -> float:
         """Seconds, in the middle of all starts that count."""
-        return median(start.seconds for start in _calm(self.starts))
+        return median(start.seconds for start in calm(self.starts))
 
 
-def _calm(measured: list[T]) -> list[T]:
+def calm(measured: list[T]) -> list[T]:
+    """Those that nothing disturbed, or all if there are none."""
     return [each for each in measured if not each.disturbed] or measured
 
 
@@ -113,15 +129,15 @@ def _look(result: Result, data: Data) -> None:
     data.tidy()
 
 
-def _wait(plan: Plan) -> None:
-    """Wait until others are done, a while at most; the repetition counts, too."""
+def wait(plan: Plan, again: float) -> None:
+    """Wait until others are done, a while at most; so do the seconds to measure `again` count."""
     began = time.monotonic()
     while time.monotonic() - began < min(PAUSE, plan.patience):
         watch = Watch(plan.postmaster)
         time.sleep(0.3)
         if watch.since(frozenset())[1] <= LIMIT:
             break
-    plan.patience -= time.monotonic() - began + 1.25 * plan.seconds
+    plan.patience -= time.monotonic() - began + again
 
 
 def _measure(result: Result, server: Server, data: Data, plan: Plan) -> Iterator[int]:
@@ -133,5 +149,5 @@ def _measure(result: Result, server: Server, data: Data, plan: Plan) -> Iterator
                 yield sample.acknowledged
             if not sample.disturbed or plan.patience <= 0:
                 break
-            _wait(plan)
+            wait(plan, 1.25 * plan.seconds)
         result.samples.setdefault(operation.name, []).append(sample)

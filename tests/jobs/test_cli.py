@@ -81,7 +81,7 @@ def test_sqlite_has_no_workers_of_their_own(
 ) -> None:
     monkeypatch.setattr("ferrule.cli.application.load", lambda: application)
     with pytest.raises(ConfigurationError, match="`ferrule serve` works on its jobs itself"):
-        work(concurrency=None)
+        work(concurrency=None, metrics_port=None)
 
 
 def test_a_worker_without_jobs(application: Ferrule, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,4 +89,4 @@ def test_a_worker_without_jobs(application: Ferrule, monkeypatch: pytest.MonkeyP
     empty = create_app(settings, [Module(name="empty")])
     monkeypatch.setattr("ferrule.cli.application.load", lambda: empty)
     with pytest.raises(ConfigurationError, match="No module declares a job"):
-        work(concurrency=None)
+        work(concurrency=None, metrics_port=None)

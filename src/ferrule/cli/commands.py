@@ -55,11 +55,14 @@ def worker(
     concurrency: Annotated[
         int | None, typer.Option(help="Jobs that run at the same time.", min=1, max=1000)
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port that answers /metrics.", min=0, max=65535)
+    ] = None,
 ) -> None:
     """Work on jobs beside the server, on PostgreSQL; as many as you like, on any machine."""
     from ferrule.cli.worker import work
 
-    raise typer.Exit(work(concurrency=concurrency))
+    raise typer.Exit(work(concurrency=concurrency, metrics_port=metrics_port))
 
 
 @app.command()

@@ -2,13 +2,18 @@
 
 import asyncio
 import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
+from prometheus_client import start_http_server
 
 from ferrule.cli import application
 from ferrule.errors import ConfigurationError
 from ferrule.observability import logs
+from ferrule.observability.metrics import Metrics
 
 if TYPE_CHECKING:
     from ferrule.app import Ferrule
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("ferrule.jobs")
 
 
-def work(*, concurrency: int | None) -> int:
+def work(*, concurrency: int | None, metrics_port: int | None) -> int:
     """Work until told to stop; the exit status. Raises `ConfigurationError` before it begins."""
     app = application.load()
     settings = app.settings
@@ -28,8 +33,34 @@ def work(*, concurrency: int | None) -> int:
     if not app.jobs:
         raise ConfigurationError("No module declares a job: add them with Module(jobs=(…)).")
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(_work(app, concurrency))
+    try:
+        from uvloop import run
+    except ImportError:  # there is none for Windows
+        from asyncio import run
+    port = settings.jobs.metrics_port if metrics_port is None else metrics_port
+    try:
+        with _metrics(app, port):
+            run(_work(app, concurrency))
+    except OSError as error:
+        print(f"Error: cannot listen on {settings.host}:{port}: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+@contextmanager
+def _metrics(app: "Ferrule", port: int | None) -> Generator[None]:
+    """Answer /metrics on a thread, with what this process counts."""
+    if port is None:
+        yield
+        return
+    registry = app.kit[Metrics].registry
+    server, thread = start_http_server(port, app.settings.host, registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 async def _work(app: "Ferrule", concurrency: int | None) -> None:

@@ -6,7 +6,7 @@
 - What is finished is never changed.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
+    Integer,
     Select,
     Table,
     Text,
@@ -245,44 +246,50 @@ class Fence:
         return connection.execute(_FENCES[connection.dialect.name], values).first() is not None
 
 
-async def claim(
-    session: WriteSession,
-    *,
-    where: Sequence[ColumnElement[bool]],
-    owner: str,
-    lease: float,
-    limit: int,
-) -> list[Claimed]:
-    """Up to `limit` of the jobs that are due, which `owner` holds from now on."""
+def _claims(same_key: ColumnElement[bool]) -> Any:
     picked = (
         select(JOBS.c.id)
-        .where(_QUEUED, JOBS.c.run_after <= database_now(), *where)
+        .where(_QUEUED, same_key, JOBS.c.priority == bindparam("level"))
+        .where(JOBS.c.run_after <= database_now())
         .order_by(JOBS.c.run_after, JOBS.c.id)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer()))
         .with_for_update(skip_locked=True)
         .cte("picked")
     )
-    statement = (
+    return (
         update(JOBS)
         .where(JOBS.c.id.in_(select(picked.c.id)))
         .values(
             status=RUNNING,
             epoch=JOBS.c.epoch + 1,
             attempts=JOBS.c.attempts + 1,
-            owner=owner,
-            lease_until=database_now(lease),
+            owner=bindparam("the_owner", type_=JOBS.c.owner.type),
+            lease_until=database_now(bindparam("lease", type_=Float())),
             started_at=database_now(),
             revision=JOBS.c.revision + 1,
         )
         .returning(*_CLAIMED)
     )
-    rows = (await session.execute(statement)).mappings()
-    return [Claimed(**row) for row in rows]
 
 
-def without_cap(priority: int, kinds: Sequence[str]) -> Sequence[ColumnElement[bool]]:
-    """Jobs of one priority that have no cap."""
-    return (JOBS.c.concurrency_key.is_(None), JOBS.c.priority == priority, JOBS.c.kind.in_(kinds))
+_CLAIM = _claims(
+    and_(JOBS.c.concurrency_key.is_(None), JOBS.c.kind.in_(bindparam("kinds", expanding=True)))
+)
+_CLAIM_OF_KEY = _claims(JOBS.c.concurrency_key == bindparam("key"))
+
+
+async def claim(
+    session: WriteSession,
+    levels: Iterable[int],
+    kinds: Sequence[str],
+    *,
+    owner: str,
+    lease: float,
+    limit: int,
+) -> list[Claimed]:
+    """Up to `limit` jobs of these kinds that have no cap, which `owner` holds from now on."""
+    values = {"kinds": kinds, "the_owner": owner, "lease": lease}
+    return await _claimed(session, _CLAIM, levels, values, limit)
 
 
 async def claim_capped(
@@ -291,21 +298,28 @@ async def claim_capped(
     """Up to `limit` jobs of one key, of which never more than `cap` run."""
     # Who counts without the lock counts what others are about to change.
     await session.lock(f"jobs {key}")
-    same = JOBS.c.concurrency_key == key
     running = await session.scalar(
-        select(func.count()).select_from(JOBS).where(JOBS.c.status == RUNNING, same)
+        select(func.count()).select_from(JOBS).where(_RUNNING, JOBS.c.concurrency_key == key)
     )
-    limit = min(limit, cap - running)
+    levels = [row.priority for row in await session.fetch_all(_LEVELS_OF_KEY, key=key)]
+    values = {"key": key, "the_owner": owner, "lease": lease}
+    return await _claimed(session, _CLAIM_OF_KEY, levels, values, min(limit, cap - running))
+
+
+async def _claimed(
+    session: WriteSession,
+    statement: Any,
+    levels: Iterable[int],
+    values: Mapping[str, Any],
+    limit: int,
+) -> list[Claimed]:
     claimed: list[Claimed] = []
-    for level in await session.fetch_all(_LEVELS_OF_KEY, key=key):
-        if len(claimed) < limit:
-            claimed += await claim(
-                session,
-                where=(same, JOBS.c.priority == level.priority),
-                owner=owner,
-                lease=lease,
-                limit=limit - len(claimed),
-            )
+    for level in levels:
+        if len(claimed) >= limit:
+            break
+        more = {"level": level, "most": limit - len(claimed)}
+        rows = await session.execute(statement, {**values, **more})
+        claimed += [Claimed(**row) for row in rows.mappings()]
     return claimed
 
 

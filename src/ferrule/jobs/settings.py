@@ -34,6 +34,12 @@ class JobsSettings(SettingsGroup):
         description="Seconds that running jobs get to end when a worker is stopped; then they are "
         "handed back.",
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of FERRULE_HOST on which `ferrule worker` answers /metrics; unset: none.",
+    )
     keep: float = Field(
         default=7.0, gt=0, le=3650, description="Days that completed and cancelled jobs are kept."
     )
