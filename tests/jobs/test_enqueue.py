@@ -31,8 +31,9 @@ async def test_it_runs_with_its_data_and_is_remembered(
     job = await look(id)
     assert (job.status, job.attempts, job.request_id) == ("queued", 0, "request-7")
     assert await worker.drain() == 1
-    job = await look(id)
+    due, job = job.run_after, await look(id)
     assert (job.status, job.attempts, job.error) == ("completed", 1, None)
+    assert job.run_after == due
     assert job.result == f"3 x tea for {actor.id}"
     assert job.started_at is not None
     assert job.finished_at is not None

@@ -436,7 +436,13 @@ _OUTCOME = (
         error=bindparam("the_error", type_=JOBS.c.error.type),
         progress=func.coalesce(_the_progress, JOBS.c.progress),
         note=func.coalesce(_the_note, JOBS.c.note),
-        run_after=database_now(bindparam("the_delay", type_=Float())),
+        run_after=case(
+            (
+                _the_status == literal(QUEUED),
+                database_now(bindparam("the_delay", type_=Float())),
+            ),
+            else_=JOBS.c.run_after,
+        ),
         attempts=JOBS.c.attempts - bindparam("uncharged", type_=JOBS.c.attempts.type),
         finished_at=case(
             (
