@@ -222,6 +222,9 @@ class Worker:
         finally:
             del self._attempts[claimed.id]
             self._freed.set()
+            if self._functions[claimed.kind].concurrency is not None:
+                # The next one of its key has waited for this.
+                await self._hint.give()
 
     async def _outcome(
         self, attempt: _Attempt, function: JobFunction[Any]
