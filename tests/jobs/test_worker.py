@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,9 +12,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
-from ferrule import Actor, Ferrule, Unavailable
+from ferrule import Actor, Conflict, Ferrule, Unavailable
 from ferrule.db import Database, WriteSession, prebuilt, utcnow
-from ferrule.jobs import JobFailed, Run, queue, recorder
+from ferrule.jobs import JobFailed, Retry, Run, queue, recorder
 from ferrule.jobs.models import Job
 from ferrule.jobs.run import Lost
 from ferrule.jobs.worker import Worker
@@ -346,12 +347,14 @@ async def test_never_more_than_the_cap(
         running = select(Job.concurrency_key, func.count()).where(Job.status == "running")
         rows = await session.execute(running.group_by(Job.concurrency_key))
         assert dict(iter(rows)) == {"capped/ann": 2, "capped/bob": 1}
-    started.go.set()
     recording = [asyncio.create_task(each._recorder.run()) for each in workers]
+    await asyncio.sleep(0)
+    started.go.set()
     await asyncio.gather(*(a.task for w in workers for a in list(w._attempts.values())))
     for each in recording:
         each.cancel()
     await asyncio.gather(*recording, return_exceptions=True)
+    await asyncio.gather(*(each._close() for each in workers))
     assert await another().drain() == 10
 
 
@@ -369,11 +372,11 @@ async def test_old_jobs_are_removed(app: Ferrule, ask: Ask, look: Look, worker: 
     await worker.drain()
     for id in (old, failed):
         await change(app, id, finished_at=utcnow() - timedelta(days=8))
-    await worker._purge()
+    await worker._tidy()
     async with app.kit[Database].read() as session:
         assert set((await session.execute(select(Job.id))).scalars()) == {new, failed}
     await change(app, failed, finished_at=utcnow() - timedelta(days=31))
-    await worker._purge()
+    await worker._tidy()
     async with app.kit[Database].read() as session:
         assert set((await session.execute(select(Job.id))).scalars()) == {new}
 
@@ -502,3 +505,197 @@ async def test_a_job_that_was_just_claimed_is_not_let_go_with_the_others(
         worker._let_go()
         assert sorted(str(each.why) for each in worker._attempts.values()) == ["None", "lost"]
         started.go.set()
+
+
+async def test_a_job_that_comes_back_before_its_old_attempt_ended(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, started: Started
+) -> None:
+    id = await ask(hold)
+    async with worker.running():
+        await started.wait()
+        (old,) = worker._attempts.values()
+        values: dict[str, Any] = {"status": "queued", "owner": None, "lease_until": None}
+        await change(app, id, **values)
+        await started.wait(2)
+        await until(lambda: _done(old.task), 3)
+        assert old.why == "lost"
+        assert worker.busy == 1
+        started.go.set()
+        await until(lambda: _idle(worker))
+    job = await look(id)
+    assert (job.status, job.epoch) == ("completed", 2)
+
+
+async def _done(task: asyncio.Task[None]) -> bool:
+    return task.done()
+
+
+async def test_keys_whose_jobs_wait_do_not_hide_others(
+    ask: Ask, look: Look, worker: Worker, started: Started
+) -> None:
+    started.go.set()
+    for number in range(queue.KEYS_AT_ONCE + 20):
+        await ask(capped, concurrency_key=f"a{number:03}", delay=3600)
+    id = await ask(capped, concurrency_key="z")
+    async with worker.running():
+        await until(lambda: _is(look, id, "completed"), 5)
+
+
+async def test_no_key_takes_all_places_while_another_waits(
+    app: Ferrule,
+    ask: Ask,
+    another: Callable[[], Worker],
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capped, "concurrency", 100)
+    for _ in range(20):
+        await ask(capped, concurrency_key="flood")
+    await ask(capped, concurrency_key="polite")
+    await ask(capped, concurrency_key="urgent", priority=9)
+    worker = another()
+    recording = asyncio.create_task(worker._recorder.run())
+    assert await worker._claim() == 8
+    first, *_ = worker._attempts.values()
+    assert first.claimed.priority == 9
+    await started.wait(8)
+    async with app.kit[Database].read() as session:
+        running = select(Job.concurrency_key).where(Job.status == "running")
+        keys = (await session.execute(running)).scalars().all()
+    assert Counter(keys) == {"capped/flood": 6, "capped/polite": 1, "capped/urgent": 1}
+    started.go.set()
+    await until(lambda: _idle(worker))
+    recording.cancel()
+    await worker._close()
+
+
+@pytest.mark.parametrize("after", [float("inf"), 1e13, -5, timedelta(days=9999)])
+async def test_a_wait_that_no_calendar_has(
+    ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch, after: Any
+) -> None:
+    async def later(run: Run) -> None:
+        raise Retry("later", after=after)
+
+    monkeypatch.setattr(give_up, "function", later)
+    id = await ask(give_up)
+    async with worker.running():
+        await until(lambda: _again(look, id), 5)
+    job = await look(id)
+    assert job.status == "queued"
+    assert job.run_after < utcnow() + timedelta(days=367)
+
+
+async def _again(look: Look, id: UUID) -> bool:
+    return (await look(id)).error == "later"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), BaseException("odd")])
+@pytest.mark.parametrize("declared", [give_up, blocking], ids=lambda each: each.name)
+async def test_a_job_does_not_end_the_process(
+    ask: Ask,
+    look: Look,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    declared: Any,
+) -> None:
+    async def leave(run: Run) -> None:
+        raise error
+
+    def leave_thread(run: Run, seconds: float) -> None:
+        raise error
+
+    monkeypatch.setattr(declared, "function", leave_thread if declared is blocking else leave)
+    monkeypatch.setattr(declared, "max_attempts", 1)
+    id = await (ask(blocking, 0.0) if declared is blocking else ask(declared))
+    assert await worker.drain() == 1
+    job = await look(id)
+    assert (job.status, job.error) == ("failed", type(error).__name__)
+
+
+async def test_an_error_that_keeps_a_requests_writes_keeps_none_of_a_job(
+    app: Ferrule,
+    ask: Ask,
+    look: Look,
+    worker: Worker,
+    owner: Actor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Kept(Conflict):
+        keeps_writes = True
+
+    async def refuse(run: Run, name: str) -> None:
+        await _prebuilt(run.session, owner)
+        raise Kept("No.")
+
+    monkeypatch.setattr(write_item, "function", refuse)
+    id = await ask(write_item, "tea", actor=owner)
+    await worker.drain()
+    job = await look(id)
+    assert (job.status, job.attempts, job.error) == ("failed", 5, "No.")
+    assert await items(app) == 0
+
+
+async def test_who_swallows_that_the_claim_is_over_writes_nothing(
+    app: Ferrule,
+    ask: Ask,
+    look: Look,
+    worker: Worker,
+    owner: Actor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def stubborn(run: Run, name: str) -> None:
+        await change(app, run.id, epoch=7, owner="another")
+        for _ in range(3):
+            await asyncio.gather(run.session.execute(text("SELECT 1")), return_exceptions=True)
+            await asyncio.gather(_prebuilt(run.session, owner), return_exceptions=True)
+            await asyncio.gather(run.session.flush(), return_exceptions=True)
+
+    monkeypatch.setattr(write_item, "function", stubborn)
+    id = await ask(write_item, "tea", actor=owner)
+    await asyncio.wait_for(worker.drain(), 20)
+    assert await items(app) == 0
+    job = await look(id)
+    assert (job.status, job.epoch, job.owner) == ("running", 7, "another")
+
+
+async def test_it_knows_that_it_was_begun_before_though_handed_back(
+    ask: Ask,
+    worker: Worker,
+    another: Callable[[], Worker],
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await ask(hold)
+    _settings(monkeypatch, worker, grace=0)
+    async with worker.running():
+        await started.wait()
+    started.go.set()
+    await another().drain()
+    assert [(run.attempt, run.again) for run in started.runs] == [(1, False), (1, True)]
+
+
+async def test_what_swallows_its_end_does_not_keep_the_worker(
+    ask: Ask, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(run: Run) -> None:
+        begun.set()
+        for _ in range(20):
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                continue
+
+    monkeypatch.setattr(give_up, "function", stubborn)
+    monkeypatch.setattr("ferrule.jobs.worker.SETTLE", 0.2)
+    await ask(give_up)
+    _settings(monkeypatch, worker, grace=0)
+    async with asyncio.timeout(5):
+        async with worker.running():
+            await begun.wait()
+    for attempt in list(worker._attempts.values()):
+        while not attempt.task.done():
+            attempt.task.cancel()
+            await asyncio.sleep(0)

@@ -28,6 +28,7 @@ MAX_PAYLOAD = 262_144
 MAX_BACKOFF = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 MAX_PRIORITY = 1000
+MAX_SPEC = 200
 
 
 class JobFunction(Generic[D]):
@@ -122,6 +123,8 @@ class JobFunction(Generic[D]):
             return "needs a timeout above 0 and a backoff of at least 0 seconds."
         if abs(self.priority) > MAX_PRIORITY:
             return f"needs a priority between -{MAX_PRIORITY} and {MAX_PRIORITY}."
+        if self.schedule is not None and len(self.schedule.spec) > MAX_SPEC:
+            return f"has a schedule of more than {MAX_SPEC} characters."
         if self.schedule is not None and self.takes_data:
             return "has a schedule and takes data: who should give it?"
         return None

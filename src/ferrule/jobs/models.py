@@ -42,7 +42,7 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     max_attempts: Mapped[int] = mapped_column(Integer)
     cancel_requested_at: Mapped[datetime | None] = mapped_column(default=None)
-    concurrency_key: Mapped[str | None] = mapped_column(String(300), default=None)
+    concurrency_key: Mapped[str | None] = mapped_column(String(301), default=None)
     idempotency_key: Mapped[str | None] = mapped_column(String(200), default=None)
     progress: Mapped[float | None] = mapped_column(Float, default=None)
     note: Mapped[str | None] = mapped_column(String(200), default=None)
@@ -74,10 +74,13 @@ Index("uq_jobs_kind_idempotency_key", Job.kind, Job.idempotency_key, unique=True
 
 
 class JobSchedule(Base):
-    """When the next job of a schedule is due; `spec` tells when the schedule itself was changed."""
+    """When the next job of a schedule is due. Who changes a schedule begins another one."""
 
     __tablename__ = "job_schedules"
 
-    kind: Mapped[str] = mapped_column(String(100), unique=True)
+    kind: Mapped[str] = mapped_column(String(100))
     spec: Mapped[str] = mapped_column(String(200))
     next_at: Mapped[datetime]
+
+
+Index("uq_job_schedules_kind_spec", JobSchedule.kind, JobSchedule.spec, unique=True)

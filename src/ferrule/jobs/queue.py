@@ -53,7 +53,9 @@ MAX_KEY = 200
 KEYS_AT_ONCE = 100
 """Concurrency keys that one claim looks at; the next goes on behind them."""
 REAPED_AT_ONCE = 100
-PURGED_AT_ONCE = 1000
+TIDIED_AT_ONCE = 1000
+MAX_DELAY = 366 * 86_400.0
+"""Seconds, about a year."""
 
 _QUEUED = JOBS.c.status == text("'queued'")
 _RUNNING = JOBS.c.status == text("'running'")
@@ -76,7 +78,11 @@ def _levels(same_key: ColumnElement[bool]) -> Prebuilt:
 
 
 def _keys() -> Prebuilt:
-    """Keys of jobs that are due, behind `after`, each with the number of those that run."""
+    """The next keys of jobs that wait, behind `after`; the last row may have none.
+
+    Each with the number of those that run, its highest priority, and whether one of its jobs is
+    due.
+    """
     first = select(func.min(JOBS.c.concurrency_key).label("key"), literal(1).label("number"))
     keys = first.where(_QUEUED, JOBS.c.concurrency_key > bindparam("after")).cte(
         "keys", recursive=True
@@ -90,8 +96,16 @@ def _keys() -> Prebuilt:
     keys = keys.union_all(more)
     same = JOBS.c.concurrency_key == keys.c.key
     running = select(func.count()).select_from(JOBS).where(_RUNNING, same).scalar_subquery()
-    due = exists().where(_QUEUED, same, JOBS.c.run_after <= database_now())
-    return prebuilt(select(keys.c.key, running.label("running")).where(due))
+    priority = select(func.max(JOBS.c.priority)).where(_QUEUED, same).scalar_subquery()
+    due = select(exists().where(_QUEUED, same, JOBS.c.run_after <= database_now()))
+    return prebuilt(
+        select(
+            keys.c.key,
+            running.label("running"),
+            priority.label("priority"),
+            due.scalar_subquery().label("due"),
+        )
+    )
 
 
 LEVELS = _levels(JOBS.c.concurrency_key.is_(None))
@@ -135,6 +149,8 @@ async def enqueue(
     """See `WriteSession.enqueue`."""
     session.kit[JobFunctions].check(function)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if not 0 <= seconds <= MAX_DELAY:
+        raise Invalid("The delay of a job is between 0 seconds and a year.")
     capped = function.concurrency is not None
     if concurrency_key is not None and not capped:
         raise TypeError(f"The job {function.name!r} has no cap: give it @job(concurrency=…).")
@@ -323,16 +339,19 @@ async def _claimed(
     return claimed
 
 
-async def adopt(session: WriteSession, kinds: Sequence[str]) -> None:
-    """Give queued jobs of these kinds the key that they would be enqueued with now."""
+async def adopt(session: WriteSession, kinds: Sequence[str]) -> int:
+    """Give some queued jobs of these kinds the key that they would have now; how many."""
     uncounted = select(JOBS.c.id).where(
         _QUEUED, JOBS.c.concurrency_key.is_(None), JOBS.c.kind.in_(kinds)
     )
-    await session.execute(
+    some = uncounted.limit(TIDIED_AT_ONCE).with_for_update(skip_locked=True).cte("some_jobs")
+    changed = await session.execute(
         update(JOBS)
-        .where(JOBS.c.id.in_(uncounted.with_for_update(skip_locked=True)))
+        .where(JOBS.c.id.in_(select(some.c.id)))
         .values(concurrency_key=JOBS.c.kind + "/")
+        .returning(JOBS.c.id)
     )
+    return len(changed.all())
 
 
 async def renew(session: WriteSession, owner: str, ids: Collection[UUID], lease: float) -> None:
@@ -495,7 +514,7 @@ async def purge(session: WriteSession, statuses: Sequence[str], days: float) -> 
     old = (
         select(JOBS.c.id)
         .where(JOBS.c.status.in_(statuses), JOBS.c.finished_at < database_now(-days * 86_400))
-        .limit(PURGED_AT_ONCE)
+        .limit(TIDIED_AT_ONCE)
         .with_for_update(skip_locked=True)
         .cte("old")
     )

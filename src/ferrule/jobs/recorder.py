@@ -6,7 +6,8 @@ from typing import NoReturn
 import structlog
 
 from ferrule.db.database import Database
-from ferrule.errors import Error
+from ferrule.db.failures import OutcomeUnknown
+from ferrule.errors import Unavailable
 from ferrule.jobs.queue import Outcome, record
 
 AGAIN = 0.2
@@ -23,15 +24,27 @@ class Recorder:
         self._waiting: list[tuple[Outcome, asyncio.Future[None]]] = []
         self._given = asyncio.Event()
         self._failing = False
+        self._closed = True
 
     async def record(self, outcome: Outcome) -> None:
         """Return once it is stored, or its claim was found to be over."""
+        if self._closed:
+            log.warning("an outcome came too late: its lease will end", job=outcome.claimed.kind)
+            return
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, stored))
         self._given.set()
         await stored
 
+    def close(self) -> None:
+        """Keep nobody waiting any more; what was not stored is found when its lease has ended."""
+        self._closed = True
+        for _, stored in self._waiting:
+            if not stored.done():
+                stored.set_result(None)
+
     async def run(self) -> NoReturn:
+        self._closed = False
         while True:
             await self._given.wait()
             self._given.clear()
@@ -42,7 +55,7 @@ class Recorder:
         try:
             async with self._database.write() as session:
                 await record(session, [outcome for outcome, _ in batch])
-        except (Error, OSError) as error:
+        except (Unavailable, OutcomeUnknown, OSError) as error:
             if not self._failing:
                 log.warning("outcomes of jobs wait for the database", exc_info=error)
             self._failing = True

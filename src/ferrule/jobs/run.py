@@ -1,6 +1,8 @@
 """What a job's function is given: who asked, units of work behind its fence, progress."""
 
+import math
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -35,9 +37,16 @@ class JobFailed(Exception):
 class Retry(Exception):
     """Raise it to be tried again later; `after` seconds, by default the job's own backoff."""
 
-    def __init__(self, reason: str = "asked for another attempt", *, after: float | None = None):
+    def __init__(
+        self,
+        reason: str = "asked for another attempt",
+        *,
+        after: timedelta | float | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.after = after
+        self.after = after.total_seconds() if isinstance(after, timedelta) else after
+        if self.after is not None and math.isnan(self.after):
+            raise ValueError("after is a number of seconds")
 
 
 class Lost(BaseException):
@@ -55,6 +64,8 @@ class FencedWriting(Writing):
 
 def _check(session: FencedWriting, transaction: Any, connection: "Connection") -> None:
     if not transaction.nested and not session.fence.holds(connection):
+        # Else who swallows this would find a transaction that has begun, without a fence.
+        connection.invalidate()
         raise Lost
 
 
@@ -90,6 +101,8 @@ class Run:
     """One attempt at a job.
 
     - `id`, `attempt` (1 at first), `actor` (who asked, without roles), `kit`
+    - `again`: whether it was begun before, also by a worker that was stopped and handed it back,
+      which counts as no attempt: what it did elsewhere may be done
     - `session`: a unit of work that is committed together with the job's end: what is written
       there is stored once, however often the job was begun. It begins with its first statement
     - `write()`: a unit of work of its own, for what is to be stored before the end; a second
@@ -100,6 +113,7 @@ class Run:
     def __init__(self, claimed: Claimed, database: Database, kit: Kit, lease: float) -> None:
         self.id: UUID = claimed.id
         self.attempt = claimed.attempts
+        self.again = claimed.epoch > 1
         self.kit = kit
         self.actor = Actor(kind="job", id=claimed.actor_id)
         self.claimed = claimed

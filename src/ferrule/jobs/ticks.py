@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import structlog
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Table, delete, insert, select, update
 
 from ferrule.db.clock import database_now
 from ferrule.db.database import Database
@@ -13,6 +13,7 @@ from ferrule.errors import Conflict
 from ferrule.jobs.functions import JobFunction
 from ferrule.jobs.models import JobSchedule
 from ferrule.jobs.queue import enqueue
+from ferrule.jobs.schedules import Schedule
 
 SCHEDULES: Final = cast(Table, JobSchedule.__table__)
 KNOWN = prebuilt(
@@ -24,6 +25,8 @@ KNOWN = prebuilt(
     )
 )
 NEW = prebuilt(insert(JobSchedule))
+LEFT_BEHIND = 86_400.0
+"""Seconds after which the schedule of a version before is nobody's any more."""
 
 log = structlog.get_logger("ferrule.jobs")
 
@@ -31,52 +34,57 @@ log = structlog.get_logger("ferrule.jobs")
 async def tick(database: Database, functions: Mapping[str, JobFunction[Any]]) -> bool:
     """Enqueue what is due; whether something was.
 
-    A schedule that is new, or was changed, begins with its next tick. Of the ticks that passed
-    while no worker ran, one is made up for.
+    A schedule that is new begins with its next tick; so does one that was changed, while workers
+    of the version before go on with theirs. Of the ticks that passed while no worker ran, one is
+    made up for.
     """
-    scheduled = [each for each in functions.values() if each.schedule is not None]
+    scheduled = [(each, each.schedule) for each in functions.values() if each.schedule is not None]
     if not scheduled:
         return False
     async with database.read() as session:
-        known = {row.kind: row for row in await session.fetch_all(KNOWN)}
+        known = {(row.kind, row.spec): row for row in await session.fetch_all(KNOWN)}
     due = False
-    for function in scheduled:
-        row = known.get(function.name)
+    for function, schedule in scheduled:
+        row = known.get((function.name, schedule.spec))
         if row is None:
-            await _begin(database, function)
-        elif row.spec != cast(Any, function.schedule).spec or row.next_at <= row.now:
-            due |= await _advance(database, function, row)
+            await _begin(database, function.name, schedule)
+        elif row.next_at <= row.now:
+            due |= await _advance(database, function, schedule, row)
     return due
 
 
-async def _begin(database: Database, function: JobFunction[Any]) -> None:
+async def _begin(database: Database, kind: str, schedule: Schedule) -> None:
     try:
         async with database.write() as session:
             now = await session.scalar(select(database_now()))
-            following = cast(Any, function.schedule).after(now)
-            spec = cast(Any, function.schedule).spec
-            session.insert(NEW, kind=function.name, spec=spec, next_at=following)
+            # One that was left behind by a change, long ago, would have a tick to make up for.
+            await session.execute(
+                delete(SCHEDULES).where(
+                    SCHEDULES.c.kind == kind, SCHEDULES.c.next_at < database_now(-LEFT_BEHIND)
+                )
+            )
+            session.insert(NEW, kind=kind, spec=schedule.spec, next_at=schedule.after(now))
     except Conflict:
-        log.debug("another worker began the schedule", job=function.name)
+        log.debug("another worker began the schedule", job=kind)
 
 
-async def _advance(database: Database, function: JobFunction[Any], seen: Row) -> bool:
-    """Set the next tick, and enqueue the present one if the schedule is the same as before."""
-    schedule = cast(Any, function.schedule)
-    same = seen.spec == schedule.spec
-    following = schedule.after(max(seen.now, seen.next_at) if same else seen.now)
+async def _advance(
+    database: Database, function: JobFunction[Any], schedule: Schedule, seen: Row
+) -> bool:
+    """Set the next tick, and enqueue the present one."""
+    following = schedule.after(max(seen.now, seen.next_at))
     async with database.write() as session:
         moved = await session.scalar(
             update(SCHEDULES)
             .where(
                 SCHEDULES.c.kind == function.name,
-                SCHEDULES.c.spec == seen.spec,
+                SCHEDULES.c.spec == schedule.spec,
                 SCHEDULES.c.next_at == seen.next_at,
             )
-            .values(spec=schedule.spec, next_at=following, revision=SCHEDULES.c.revision + 1)
+            .values(next_at=following, revision=SCHEDULES.c.revision + 1)
             .returning(SCHEDULES.c.id)
         )
-        if moved is None or not same:
+        if moved is None:
             return False
         await enqueue(session, function)
     return True

@@ -5,15 +5,17 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
 import structlog
 
 from ferrule.db.database import Database
+from ferrule.db.statements import Row
 from ferrule.db.types import uuid7
 from ferrule.errors import Error
 from ferrule.jobs import queue, ticks
@@ -21,7 +23,7 @@ from ferrule.jobs.functions import JobFunction, JobFunctions
 from ferrule.jobs.hint import Hint
 from ferrule.jobs.metrics import JobMetrics
 from ferrule.jobs.models import CANCELLED, COMPLETED, FAILED, QUEUED
-from ferrule.jobs.queue import Claimed, Outcome
+from ferrule.jobs.queue import MAX_DELAY, Claimed, Outcome
 from ferrule.jobs.recorder import Recorder
 from ferrule.jobs.run import JobFailed, Lost, Retry, Run, storable
 from ferrule.jobs.settings import JobsSettings
@@ -31,8 +33,10 @@ from ferrule.observability.rendering import request_id
 
 LOOK = 0.4
 """Seconds between two looks at what was cancelled or lost, and at what is overdue."""
-PURGE = 60.0
+TIDY = 60.0
 """Seconds between two looks for jobs that were kept long enough, about."""
+OWN_CONNECTIONS = 3
+"""To PostgreSQL: for claims, for the heartbeat, for outcomes."""
 SETTLE = 5.0
 """Seconds that jobs which are handed back get to end, and their outcome to be stored."""
 TOGETHER = 0.003
@@ -60,9 +64,15 @@ class _Attempt:
     ending: bool = False
 
     def end(self, why: Literal["cancelled", "stopped", "lost"]) -> None:
-        if self.why is None and not self.ending:
-            self.why = why
+        if not self.ending:
+            self.why = self.why or why
+            # Once more at each look: a function may have swallowed the last one.
             self.task.cancel()
+
+    @property
+    def key(self) -> tuple[UUID, int]:
+        """The claim: a job may come back here before its old attempt has ended."""
+        return self.claimed.id, self.claimed.epoch
 
 
 class Worker:
@@ -82,8 +92,10 @@ class Worker:
         self._hint = kit[Hint]
         # Short of the whole by what passes until somebody looks.
         self._lease = max(self._settings.lease - 3 * LOOK, self._settings.lease / 2)
-        self._attempts: dict[Any, _Attempt] = {}
-        self._recorder = Recorder(self._database)
+        self._attempts: dict[tuple[UUID, int], _Attempt] = {}
+        # Connections that no job can take away, however many it holds.
+        self._own = _own(kit)
+        self._recorder = Recorder(self._own)
         self._stopping = False
         self._freed = asyncio.Event()
         self._last_key = ""
@@ -100,20 +112,23 @@ class Worker:
         """Work until the block ends; what runs then gets `grace` seconds and is handed back."""
         self._stopping = False
         self._looked = time.monotonic()
-        recording = asyncio.create_task(self._recorder.run(), name="ferrule-jobs-recorder")
-        keeping = asyncio.create_task(self._keep(), name="ferrule-jobs-keeper")
-        claiming = asyncio.create_task(self._claim_all(), name="ferrule-jobs-claims")
+        claiming, *keeping = [
+            asyncio.create_task(step, name=f"ferrule-jobs-{step.__name__}")
+            for step in (
+                self._claim_all(), self._hold(), self._watch(), self._keep(), self._recorder.run()
+            )
+        ]  # fmt: skip
         try:
             yield
         finally:
             self._stopping = True
             await self._hint.give()
             self._freed.set()
-            await claiming
+            await _ended((claiming,), within=SETTLE)
             await self._hand_back()
-            for task in (keeping, recording):
-                task.cancel()
-            await asyncio.wait((keeping, recording))
+            await _ended(keeping, within=0)
+            self._recorder.close()
+            await self._close()
 
     async def drain(self) -> int:
         """Run what is due, and what that asks for, until nothing is; the number of attempts."""
@@ -125,8 +140,8 @@ class Worker:
                 number += claimed
                 await asyncio.wait([each.task for each in self._attempts.values()])
         finally:
-            recording.cancel()
-            await asyncio.wait((recording,))
+            await _ended((recording,), within=0)
+            await self._close()
         return number
 
     async def check(self) -> dict[str, int]:
@@ -154,11 +169,14 @@ class Worker:
 
     async def _claim(self) -> int:
         """Begin jobs that are due, as many as there is room for; how many."""
-        async with self._database.read() as session:
+        async with self._own.read() as session:
             levels = [row.priority for row in await session.fetch_all(queue.LEVELS)]
             rows = await session.fetch_all(queue.KEYS, after=self._last_key)
-        keys = [(row.key, row.running) for row in rows]
-        self._last_key = keys[-1][0] if len(keys) == queue.KEYS_AT_ONCE else ""
+        walked = [row for row in rows if row.key is not None]
+        self._last_key = walked[-1].key if len(walked) == queue.KEYS_AT_ONCE else ""
+        # Among those of one priority nobody comes first by name.
+        keys = random.sample([row for row in walked if row.due], k=sum(row.due for row in walked))
+        keys.sort(key=lambda row: -row.priority)
         steps = [partial(self._claim_capped, keys), partial(self._claim_others, levels)]
         # Neither kind may keep the other waiting.
         random.shuffle(steps)
@@ -169,32 +187,42 @@ class Worker:
         if not levels or not free:
             return 0
         kinds = [name for name, each in self._functions.items() if each.concurrency is None]
-        async with self._database.write() as session:
+        async with self._own.write() as session:
             claimed = await queue.claim(
                 session, levels, kinds, owner=self.name, lease=self._lease, limit=free
             )
         self._start(claimed)
         return len(claimed)
 
-    async def _claim_capped(self, keys: list[tuple[str, int]]) -> int:
+    async def _claim_capped(self, keys: Sequence[Row]) -> int:
         begun = 0
-        for key, running in keys:
-            function = self._functions.get(key.partition("/")[0])
-            free = self._concurrency - self.busy
-            if function is None or not free:
-                continue
-            # One whose cap was taken away may still have keys.
-            cap = function.concurrency or running + free
-            if running >= cap:
-                continue
-            # A transaction each: who held the locks of several could wait for who holds others.
-            async with self._database.write() as session:
-                claimed = await queue.claim_capped(
-                    session, key, cap, owner=self.name, lease=self._lease, limit=free
-                )
-            self._start(claimed)
-            begun += len(claimed)
+        more: list[Row] = []
+        for left, row in zip(range(len(keys), 0, -1), keys, strict=True):
+            # No key takes all places while others wait.
+            share = -(-(self._concurrency - self.busy) // left)
+            number = await self._claim_key(row, share)
+            begun += number
+            if number == share:
+                more.append(row)
+        for row in more:
+            begun += await self._claim_key(row, self._concurrency - self.busy)
         return begun
+
+    async def _claim_key(self, row: Row, limit: int) -> int:
+        function = self._functions.get(row.key.partition("/")[0])
+        if function is None or not limit:
+            return 0
+        # One whose cap was taken away may still have keys.
+        cap = function.concurrency or row.running + limit
+        if row.running >= cap:
+            return 0
+        # A transaction each: who held the locks of several could wait for who holds others.
+        async with self._own.write() as session:
+            claimed = await queue.claim_capped(
+                session, row.key, cap, owner=self.name, lease=self._lease, limit=limit
+            )
+        self._start(claimed)
+        return len(claimed)
 
     # Running.
 
@@ -202,7 +230,10 @@ class Worker:
         for each in claimed:
             run = Run(each, self._database, self._kit, self._lease)
             attempt = _Attempt(each, run, renewed=time.monotonic())
-            self._attempts[each.id] = attempt
+            for other in self._attempts.values():
+                if other.claimed.id == each.id:
+                    other.end("lost")
+            self._attempts[attempt.key] = attempt
             attempt.task = asyncio.create_task(self._work(attempt), name=f"ferrule-job-{each.kind}")
 
     async def _work(self, attempt: _Attempt) -> None:
@@ -220,7 +251,7 @@ class Worker:
                     log.info("job completed", attempt=claimed.attempts)
                 self._metrics.ended(claimed.kind, outcome.status, time.perf_counter() - started)
         finally:
-            del self._attempts[claimed.id]
+            del self._attempts[attempt.key]
             self._freed.set()
             if self._functions[claimed.kind].concurrency is not None:
                 # The next one of its key has waited for this.
@@ -234,8 +265,13 @@ class Worker:
         deadline = asyncio.timeout(function.timeout)
         try:
             async with self._database.write(run.session) as session:
-                async with deadline:
-                    result = await self._call(function, run)
+                try:
+                    async with deadline:
+                        result = await self._call(function, run)
+                except Error as error:
+                    # Even one that keeps what a request wrote: the next attempt writes it again.
+                    await session.rollback()
+                    raise _Refused(error) from error
                 # Nothing ends it from outside in the middle of the COMMIT.
                 attempt.ending = True
                 done = Outcome(
@@ -246,7 +282,15 @@ class Worker:
                     await queue.record(session, [done])
         except Lost:
             return self._lost(), False
-        except (Exception, asyncio.CancelledError) as error:
+        except _Refused as refused:
+            return self._failure(attempt, function, refused.error, late=False), False
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if attempt.why is None and attempt.task.cancelling():
+                # The event loop ends, and with it whoever would store an outcome.
+                raise
+            # SystemExit, too: a job does not end the process.
             return self._failure(attempt, function, error, late=deadline.expired()), False
         return done, stored
 
@@ -279,7 +323,7 @@ class Worker:
             return Outcome(claimed, FAILED, error=reason, **shown)
         delay = function.retry_in(claimed.attempts)
         if isinstance(error, Retry) and error.after is not None:
-            delay = error.after
+            delay = min(max(error.after, 0), MAX_DELAY)
         log.warning(
             "job is tried again",
             attempt=claimed.attempts,
@@ -305,40 +349,49 @@ class Worker:
 
     # Keeping.
 
-    async def _keep(self) -> None:
-        """Heartbeat, cancellation, progress, the jobs of dead workers, schedules, retention."""
-        beat = purge = 0.0
+    async def _hold(self) -> None:
+        """Heartbeat, and a look at what was cancelled or lost; nothing else may hold them up."""
+        beat = 0.0
         while True:
-            now = time.monotonic()
-            if now - beat >= self._settings.lease / 4:
+            if time.monotonic() - beat >= self._settings.lease / 4:
+                began = time.monotonic()
                 if await self._guarded("heartbeat", self._beat) is not None:
-                    beat = now
-                elif not self._database.embedded:
-                    self._let_go()
+                    beat = began
             await self._guarded("looking", self._look)
+            self._looked = time.monotonic()
+            await asyncio.sleep(LOOK)
+
+    async def _watch(self) -> None:
+        """Let go in time, though the database does not answer."""
+        while not self._database.embedded:
+            self._let_go()
+            await asyncio.sleep(LOOK)
+
+    async def _keep(self) -> None:
+        """Progress, the jobs of dead workers, schedules, retention."""
+        tidy = 0.0
+        while True:
             await self._guarded("progress", self._store_progress)
             await self._guarded("reaping", self._reap)
             if not self._stopping:
                 await self._guarded("schedules", self._tick)
-            if now - purge >= PURGE:
-                purge = now - random.uniform(0, PURGE / 4)  # noqa: S311
-                await self._guarded("retention", self._purge)
-                await self._guarded("caps", self._adopt)
-            self._looked = time.monotonic()
+            if time.monotonic() >= tidy:
+                more = await self._guarded("tidying", self._tidy)
+                tidy = time.monotonic() + (0 if more else TIDY * random.uniform(0.75, 1))  # noqa: S311
             await asyncio.sleep(LOOK)
 
     async def _beat(self) -> int:
         now, attempts = time.monotonic(), list(self._attempts.values())
         if attempts:
             ids = [each.claimed.id for each in attempts]
-            async with self._database.write() as session:
+            async with self._own.write() as session:
                 await queue.renew(session, self.name, ids, self._lease)
         for attempt in attempts:
             attempt.renewed = now
         return len(attempts)
 
     def _let_go(self) -> None:
-        """End what others may have by now, as the database could not be asked for so long."""
+        """End what others may have by now, as its lease was not renewed for so long."""
         for attempt in list(self._attempts.values()):
             if time.monotonic() - attempt.renewed > self._settings.lease:
                 attempt.end("lost")
@@ -348,7 +401,7 @@ class Worker:
         attempts = list(self._attempts.values())
         if not attempts:
             return
-        async with self._database.read() as session:
+        async with self._own.read() as session:
             rows = await session.fetch_all(queue.HELD, owner=self.name)
         held: dict[Any, Any] = {(row.id, row.epoch): row.cancel for row in rows}
         for attempt in attempts:
@@ -365,15 +418,15 @@ class Worker:
             if (progress := each.run.take_progress()) is not None
         ]
         if noted:
-            async with self._database.write() as session:
+            async with self._own.write() as session:
                 await queue.record_progress(session, noted)
 
     async def _reap(self) -> None:
-        async with self._database.read() as session:
+        async with self._own.read() as session:
             overdue = await session.fetch_one(queue.OVERDUE)
         if overdue is None or not overdue.number:
             return
-        async with self._database.write() as session:
+        async with self._own.write() as session:
             reaped = await queue.reap(session)
         for id, kind, status in reaped:
             log.warning("job of a dead worker", job_id=str(id), job=kind, status=status)
@@ -382,31 +435,39 @@ class Worker:
         await self._hint.give()
 
     async def _tick(self) -> None:
-        if await ticks.tick(self._database, self._functions):
+        if await ticks.tick(self._own, self._functions):
             await self._hint.give()
 
-    async def _purge(self) -> None:
-        settings = self._settings
-        for statuses, days in (
-            ((COMPLETED, CANCELLED), settings.keep),
-            ((FAILED,), settings.keep_failed),
-        ):
-            removed = queue.PURGED_AT_ONCE
-            while removed == queue.PURGED_AT_ONCE:
-                async with self._database.write() as session:
-                    removed = await queue.purge(session, statuses, days)
+    async def _tidy(self) -> bool:
+        """Remove a part of what was kept long enough; whether there may be more to do.
 
-    async def _adopt(self) -> None:
-        """Count the jobs, too, that were asked for when their function had no cap yet."""
+        And count those jobs, too, that were asked for when their function had no cap yet.
+        """
+        settings = self._settings
+        number = 0
+        async with self._own.write() as session:
+            number = await queue.purge(session, (COMPLETED, CANCELLED), settings.keep)
+        async with self._own.write() as session:
+            number = max(number, await queue.purge(session, (FAILED,), settings.keep_failed))
+        return max(number, await self._adopt()) == queue.TIDIED_AT_ONCE
+
+    async def _adopt(self) -> int:
         capped = [name for name, each in self._functions.items() if each.concurrency is not None]
-        if capped:
-            async with self._database.write() as session:
-                await queue.adopt(session, capped)
+        if not capped:
+            return 0
+        async with self._own.write() as session:
+            return await queue.adopt(session, capped)
+
+    async def _close(self) -> None:
+        if self._own is not self._database:
+            await self._own.close()
 
     async def _guarded(self, step: str, do: Callable[[], Awaitable[T]]) -> T | None:
         """What a step returns, None if it failed, which is logged once until it succeeds again."""
         try:
-            result = await do()
+            # A database that does not answer at all is out of reach, too.
+            async with asyncio.timeout(self._settings.lease / 2):
+                result = await do()
         except (Error, OSError) as error:
             if step not in self._failing:
                 log.warning("worker waits for the database", step=step, exc_info=error)
@@ -417,6 +478,32 @@ class Worker:
             return None
         self._failing.discard(step)
         return result
+
+
+class _Refused(Exception):
+    """Carries an `Error` past the unit of work."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _own(kit: Kit) -> Database:
+    database = kit[Database]
+    if database.embedded:
+        return database
+    settings = database.settings.model_copy(update={"pool_size": OWN_CONNECTIONS})
+    return Database(database.url.render_as_string(hide_password=False), settings, kit)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]], *, within: float) -> None:
+    """Wait for tasks; those that go on longer than `within` seconds are cancelled."""
+    tasks = list(tasks)
+    if within:
+        await asyncio.wait(tasks, timeout=within)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=SETTLE)
 
 
 def _told(error: BaseException) -> str:

@@ -31,7 +31,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("cancel_requested_at", types.UtcDateTime(), nullable=True),
-        sa.Column("concurrency_key", sa.String(length=300), nullable=True),
+        sa.Column("concurrency_key", sa.String(length=301), nullable=True),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("progress", sa.Float(), nullable=True),
         sa.Column("note", sa.String(length=200), nullable=True),
@@ -71,8 +71,8 @@ def upgrade() -> None:
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
         sa.Column("updated_at", types.UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_schedules")),
-        sa.UniqueConstraint("kind", name=op.f("uq_job_schedules_kind")),
     )
+    op.create_index("uq_job_schedules_kind_spec", "job_schedules", ["kind", "spec"], unique=True)
 
 
 def downgrade() -> None:
