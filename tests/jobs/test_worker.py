@@ -354,7 +354,7 @@ async def test_never_more_than_the_cap(
     for each in recording:
         each.cancel()
     await asyncio.gather(*recording, return_exceptions=True)
-    await asyncio.gather(*(each._close() for each in workers))
+    await asyncio.gather(*(each.close() for each in workers))
     assert await another().drain() == 10
 
 
@@ -566,7 +566,7 @@ async def test_no_key_takes_all_places_while_another_waits(
     started.go.set()
     await until(lambda: _idle(worker))
     recording.cancel()
-    await worker._close()
+    await worker.close()
 
 
 @pytest.mark.parametrize("after", [float("inf"), 1e13, -5, timedelta(days=9999)])

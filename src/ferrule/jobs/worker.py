@@ -128,7 +128,7 @@ class Worker:
             await self._hand_back()
             await _ended(keeping, within=0)
             self._recorder.close()
-            await self._close()
+            await self.close()
 
     async def drain(self) -> int:
         """Run what is due, and what that asks for, until nothing is; the number of attempts."""
@@ -141,8 +141,13 @@ class Worker:
                 await asyncio.wait([each.task for each in self._attempts.values()])
         finally:
             await _ended((recording,), within=0)
-            await self._close()
+            await self.close()
         return number
+
+    async def close(self) -> None:
+        """Close the connections of its own; `running` and `drain` do it at their end."""
+        if self._own is not self._database:
+            await self._own.close()
 
     async def check(self) -> dict[str, int]:
         """For the health routes: that the worker turns."""
@@ -457,10 +462,6 @@ class Worker:
             return 0
         async with self._own.write() as session:
             return await queue.adopt(session, capped)
-
-    async def _close(self) -> None:
-        if self._own is not self._database:
-            await self._own.close()
 
     async def _guarded(self, step: str, do: Callable[[], Awaitable[T]]) -> T | None:
         """What a step returns, None if it failed, which is logged once until it succeeds again."""

@@ -71,9 +71,11 @@ async def actors(app: Ferrule) -> AsyncIterator[Actors]:
 
 
 @pytest_asyncio.fixture
-async def worker(app: Ferrule) -> Worker:
+async def worker(app: Ferrule) -> AsyncIterator[Worker]:
     """Runs jobs when the test says so: `await worker.drain()`."""
-    return Worker(app.kit)
+    worker = Worker(app.kit)
+    yield worker
+    await worker.close()
 
 
 @pytest.hookimpl(trylast=True)
