@@ -699,3 +699,28 @@ async def test_what_swallows_its_end_does_not_keep_the_worker(
         while not attempt.task.done():
             attempt.task.cancel()
             await asyncio.sleep(0)
+
+
+async def test_a_cancelled_job_may_tidy_up(
+    app: Ferrule, ask: Ask, look: Look, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, tidied = asyncio.Event(), asyncio.Event()
+
+    async def tidy(run: Run) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(1)
+            tidied.set()
+
+    monkeypatch.setattr(give_up, "function", tidy)
+    id = await ask(give_up)
+    async with worker.running():
+        await begun.wait()
+        async with app.kit[Database].write() as session:
+            job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
+            await queue.request_cancel(session, job)
+        await until(lambda: _idle(worker), 5)
+    assert tidied.is_set()
+    assert (await look(id)).status == "cancelled"

@@ -62,11 +62,12 @@ class _Attempt:
     task: asyncio.Task[None] = field(init=False)
     why: Literal["cancelled", "stopped", "lost"] | None = None
     ending: bool = False
+    told_at: float = 0.0
 
     def end(self, why: Literal["cancelled", "stopped", "lost"]) -> None:
-        if not self.ending:
-            self.why = self.why or why
-            # Once more at each look: a function may have swallowed the last one.
+        # Told again after a while, for a function that swallowed it; not while it tidies up.
+        if not self.ending and time.monotonic() - self.told_at > SETTLE:
+            self.why, self.told_at = self.why or why, time.monotonic()
             self.task.cancel()
 
     @property
