@@ -126,7 +126,7 @@ async def test_a_clock_that_is_behind_does_not_tick_twice(
     await ticks.tick(database, declared)
     seen = utcnow() - timedelta(seconds=1)
     await set_next(app, seen)
-    monkeypatch.setattr("ferrule.jobs.queue.utcnow", lambda: seen - timedelta(hours=2))
+    monkeypatch.setattr("ferrule.jobs.requests.utcnow", lambda: seen - timedelta(hours=2))
     assert await ticks.tick(database, declared)
     assert not await ticks.tick(database, declared)
     assert await number(app) == 1

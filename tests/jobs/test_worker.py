@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, text, update
 
 from ferrule import Actor, Conflict, Ferrule, Unavailable
 from ferrule.db import Database, WriteSession, prebuilt, utcnow
-from ferrule.jobs import JobFailed, Retry, Run, queue, recorder
+from ferrule.jobs import JobFailed, Retry, Run, queue, recorder, requests
 from ferrule.jobs.models import Job
 from ferrule.jobs.run import Lost
 from ferrule.jobs.worker import Worker
@@ -171,7 +171,7 @@ async def test_a_running_job_sees_within_a_second_that_it_is_cancelled(
         await started.wait()
         async with app.kit[Database].write() as session:
             job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
-            assert (await queue.request_cancel(session, job)).status == "running"
+            assert (await requests.cancel(session, job)).status == "running"
         await until(lambda: _idle(worker), 1)
     job = await look(id)
     assert (job.status, job.attempts) == ("cancelled", 1)
@@ -189,7 +189,7 @@ async def test_cancelling_does_not_wait_for_a_transaction_of_the_job(
         await started.runs[0].session.execute(text("SELECT 1"))
         async with asyncio.timeout(1), app.kit[Database].write() as session:
             job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
-            await queue.request_cancel(session, job)
+            await requests.cancel(session, job)
         await until(lambda: _idle(worker), 1)
     assert (await look(id)).status == "cancelled"
 
@@ -472,7 +472,7 @@ async def test_a_function_that_ends_well_though_cancelled_has_ended_well(
         await begun.wait()
         async with app.kit[Database].write() as session:
             job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
-            await queue.request_cancel(session, job)
+            await requests.cancel(session, job)
         await until(lambda: _idle(worker), 2)
     job = await look(id)
     assert (job.status, job.result) == ("completed", "ended")
@@ -720,7 +720,7 @@ async def test_a_cancelled_job_may_tidy_up(
         await begun.wait()
         async with app.kit[Database].write() as session:
             job = (await session.execute(select(Job).where(Job.id == id))).scalar_one()
-            await queue.request_cancel(session, job)
+            await requests.cancel(session, job)
         await until(lambda: _idle(worker), 5)
     assert tidied.is_set()
     assert (await look(id)).status == "cancelled"

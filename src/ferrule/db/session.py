@@ -259,7 +259,7 @@ class WriteSession(ReadSession):
         that no module declares.
         """
         # The queue stands on this file.
-        from ferrule.jobs.queue import enqueue
+        from ferrule.jobs.requests import enqueue
 
         return await enqueue(self, job, data, **options)
 

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement
 
 from ferrule.actor import Actor, administrator
 from ferrule.db.session import WriteSession
-from ferrule.jobs import queue
+from ferrule.jobs import requests
 from ferrule.jobs.models import Job
 from ferrule.jobs.schemas import JobResponse, NoFields
 from ferrule.resources import Resource
@@ -30,9 +30,9 @@ jobs = Jobs(
 
 async def cancel(session: WriteSession, actor: Actor, id: UUID) -> Job:
     """The job, which ends at once if it waits, and soon if it runs; `Conflict` if it has ended."""
-    return await queue.request_cancel(session, await jobs.get(session, actor, id))
+    return await requests.cancel(session, await jobs.get(session, actor, id))
 
 
 async def retry(session: WriteSession, actor: Actor, id: UUID) -> UUID:
     """The id of a new job like this one; `Conflict` if it has not failed."""
-    return await queue.retry(session, await jobs.get(session, actor, id))
+    return await requests.retry(session, await jobs.get(session, actor, id))

@@ -12,7 +12,7 @@ from ferrule.db.statements import Row, prebuilt
 from ferrule.errors import Conflict
 from ferrule.jobs.functions import JobFunction
 from ferrule.jobs.models import JobSchedule
-from ferrule.jobs.queue import enqueue
+from ferrule.jobs.requests import enqueue
 from ferrule.jobs.schedules import Schedule
 
 SCHEDULES: Final = cast(Table, JobSchedule.__table__)

@@ -23,8 +23,9 @@ from ferrule.jobs.functions import JobFunction, JobFunctions
 from ferrule.jobs.hint import Hint
 from ferrule.jobs.metrics import JobMetrics
 from ferrule.jobs.models import CANCELLED, COMPLETED, FAILED, QUEUED
-from ferrule.jobs.queue import MAX_DELAY, Claimed, Outcome
+from ferrule.jobs.queue import Claimed, Outcome
 from ferrule.jobs.recorder import Recorder
+from ferrule.jobs.requests import MAX_DELAY
 from ferrule.jobs.run import JobFailed, Lost, Retry, Run, storable
 from ferrule.jobs.settings import JobsSettings
 from ferrule.jobs.threads import in_thread
