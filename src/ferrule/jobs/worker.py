@@ -109,6 +109,12 @@ class Worker:
         """Jobs that run here."""
         return len(self._attempts)
 
+    @property
+    def _free(self) -> int:
+        """Places for more. What is only being stored takes none, within bounds."""
+        ending = sum(each.ending for each in self._attempts.values())
+        return self._concurrency - self.busy + min(ending, self._concurrency)
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Work until the block ends; what runs then gets `grace` seconds and is handed back."""
@@ -161,7 +167,7 @@ class Worker:
 
     async def _claim_all(self) -> None:
         while not self._stopping:
-            free = self._concurrency - self.busy
+            free = self._free
             if not free:
                 self._freed.clear()
                 await self._freed.wait()
@@ -190,7 +196,7 @@ class Worker:
         return sum([await step() for step in steps])
 
     async def _claim_others(self, levels: list[int]) -> int:
-        free = self._concurrency - self.busy
+        free = self._free
         if not levels or not free:
             return 0
         kinds = [name for name, each in self._functions.items() if each.concurrency is None]
@@ -206,13 +212,13 @@ class Worker:
         more: list[Row] = []
         for left, row in zip(range(len(keys), 0, -1), keys, strict=True):
             # No key takes all places while others wait.
-            share = -(-(self._concurrency - self.busy) // left)
+            share = -(-self._free // left)
             number = await self._claim_key(row, share)
             begun += number
             if number == share:
                 more.append(row)
         for row in more:
-            begun += await self._claim_key(row, self._concurrency - self.busy)
+            begun += await self._claim_key(row, self._free)
         return begun
 
     async def _claim_key(self, row: Row, limit: int) -> int:
@@ -250,7 +256,7 @@ class Worker:
         started = time.perf_counter()
         try:
             outcome, stored = await self._outcome(attempt, self._functions[claimed.kind])
-            attempt.ending = True
+            self._let_end(attempt)
             if outcome is not None:
                 if not stored:
                     await self._recorder.record(outcome)
@@ -280,7 +286,7 @@ class Worker:
                     await session.rollback()
                     raise _Refused(error) from error
                 # Nothing ends it from outside in the middle of the COMMIT.
-                attempt.ending = True
+                self._let_end(attempt)
                 done = Outcome(
                     claimed, COMPLETED, result=function.dump_result(result), **run.last_progress()
                 )
@@ -300,6 +306,10 @@ class Worker:
             # SystemExit, too: a job does not end the process.
             return self._failure(attempt, function, error, late=deadline.expired()), False
         return done, stored
+
+    def _let_end(self, attempt: _Attempt) -> None:
+        attempt.ending = True
+        self._freed.set()
 
     async def _call(self, function: JobFunction[Any], run: Run) -> Any:
         data = function.load(run.claimed.payload)
