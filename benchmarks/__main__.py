@@ -152,7 +152,7 @@ def _options() -> argparse.Namespace:
     if options.quick:
         some = (FLOOR, NAIVE, FERRULE, FERRULE_POSTGRESQL, FERRULE_SQLITE, PROCRASTINATE)
         few = [each.key for each in some]
-        usual = {"rounds": 2, "seconds": 1.0, "starts": 2, "patience": 8.0, "jobs": 150}
+        usual = {"rounds": 2, "seconds": 1.0, "starts": 2, "patience": 2.0, "jobs": 150}
         usual |= {"pickups": 5, "contenders": few}
     for name, value in usual.items():
         if getattr(options, name) is None:
