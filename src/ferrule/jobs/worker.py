@@ -106,7 +106,7 @@ class Worker:
 
     @property
     def busy(self) -> int:
-        """Jobs that run here."""
+        """Jobs that run here, or whose outcome is being stored."""
         return len(self._attempts)
 
     @property
@@ -461,7 +461,6 @@ class Worker:
         And count those jobs, too, that were asked for when their function had no cap yet.
         """
         settings = self._settings
-        number = 0
         async with self._own.write() as session:
             number = await queue.purge(session, (COMPLETED, CANCELLED), settings.keep)
         async with self._own.write() as session:
