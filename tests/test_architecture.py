@@ -15,10 +15,13 @@ import ferrule
 
 SOURCE = Path(ferrule.__file__).parent
 TESTS = Path(__file__).parent
-ROOMS = ("db", "http", "resources", "security", "observability", "mail", "jobs")
+ROOMS = ("db", "http", "resources", "security", "observability", "mail", "streams", "jobs")
 KIT_FILES = ("errors", "kit", "actor", "dependencies", "module", "schemas", "settings")
 ABOVE_THE_KIT = ("ferrule.modules", "ferrule.app", "ferrule.cli", "ferrule.testing", "ferrule.asgi")
-CONTRACTS = ("ferrule", "ferrule.db", "ferrule.resources", "ferrule.schemas", "ferrule.testing")
+CONTRACTS = (
+    *("ferrule", "ferrule.db", "ferrule.resources", "ferrule.schemas", "ferrule.streams"),
+    "ferrule.testing",
+)
 ACROSS = {Path("benchmarks"), Path("drills"), Path("hostile")}
 """Tests of the whole, which stand beside the mirror."""
 LAZY = {

@@ -1,5 +1,6 @@
 """Who is calling, by whatever door, and who may pass."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -21,7 +22,8 @@ ActorKind = Literal["anonymous", "user", "job", "cli"]
 class Actor:
     """Who is calling. Services receive it and put `id` into their WHERE clauses.
 
-    `session_id` is the login that a user's request came by; `door` names how the actor came in.
+    `session_id` is the login that a user's request came by; `door` names how the actor came in;
+    `expires_at` is when what was shown there ends, in seconds since 1970.
     """
 
     kind: ActorKind = "anonymous"
@@ -29,6 +31,7 @@ class Actor:
     roles: frozenset[str] = frozenset()
     session_id: UUID | None = None
     door: str | None = None
+    expires_at: float | None = field(default=None, compare=False)
     _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -42,6 +45,11 @@ class Actor:
         if self.id is None:
             raise Unauthenticated
         return self.id
+
+    @property
+    def expired(self) -> bool:
+        """Whether what the actor showed has ended meanwhile."""
+        return self.expires_at is not None and time.time() >= self.expires_at
 
     def has_role(self, role: str) -> bool:
         return role in self.roles
@@ -57,13 +65,20 @@ ANONYMOUS = Actor()
 class Door:
     """A way in that a module offers: `enter` answers who is calling, None if not by this door.
 
-    A credential that is shown and not valid raises `Unauthenticated`. `scheme` is the OpenAPI
-    security scheme of the door.
+    A credential that is shown and not valid raises `Unauthenticated`. `renew` answers who an actor
+    is now who came in by this door, None if nobody any more: live connections ask it when something
+    has changed. `scheme` is the OpenAPI security scheme of the door; where it is for few routes,
+    it has none, and those document it.
     """
 
     name: str
     enter: Callable[[HTTPConnection, Kit], Awaitable[Actor | None]]
+    renew: Callable[[Actor, Kit], Awaitable[Actor | None]] | None = None
     scheme: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Doors(tuple[Door, ...]):
+    """The ways in that an application has, in the order in which they are asked."""
 
 
 async def identify(connection: HTTPConnection) -> Actor:

@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as distribution_version
 from typing import Any, cast
@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ferrule.actor import Doors
 from ferrule.db.base import check_models
 from ferrule.db.database import Database
 from ferrule.db.migrations import prepare
@@ -28,7 +29,7 @@ from ferrule.http.envelope import Envelope
 from ferrule.http.index import RouteIndex
 from ferrule.http.openapi import describe
 from ferrule.http.routes import API, RouteNames, check_routes, endpoints
-from ferrule.jobs.engine import engine
+from ferrule.jobs.engine import engine as jobs
 from ferrule.jobs.functions import JobFunctions
 from ferrule.jobs.hint import Hint
 from ferrule.jobs.metrics import JobMetrics
@@ -45,6 +46,9 @@ from ferrule.security.safety import refuse_unsafe
 from ferrule.security.secrets import Secrets, load_or_create_secret
 from ferrule.security.tokens import Tokens
 from ferrule.settings import Settings, load_settings
+from ferrule.streams.channels import Channels
+from ferrule.streams.connections import ConnectionManager
+from ferrule.streams.engine import engine as streams
 
 EXPOSED = ("ETag", "Location", "Retry-After", "X-Request-ID")
 DEVELOPMENT_ORIGINS = tuple(
@@ -69,9 +73,11 @@ class Ferrule(FastAPI):
         )
         self.modules = modules
         self.jobs = JobFunctions(modules)
+        self.channels = Channels(channel for module in modules for channel in module.channels)
+        self.doors = Doors(door for module in modules for door in module.doors)
         self.refusal: ConfigurationError | None = None
         self._traced = True
-        self._schemes = {door.name: dict(door.scheme) for m in modules for door in m.doors}
+        self._schemes = {door.name: dict(door.scheme) for door in self.doors if door.scheme}
         problems.install(self)
         self.configure(settings)
 
@@ -80,7 +86,7 @@ class Ferrule(FastAPI):
         refuse_unsafe(settings)
         self.settings = settings
         metrics = Metrics(version=self.version)
-        self.kit = Kit(*settings.groups(), metrics, self.jobs)
+        self.kit = Kit(*settings.groups(), metrics, self.jobs, self.channels, self.doors)
         if self.jobs:
             self.kit.provide(JobMetrics(metrics))
         self.kit.provide(settings, kind=Settings)
@@ -108,7 +114,7 @@ class Ferrule(FastAPI):
         edge = Edge(
             app,
             kit=self.kit,
-            doors=[door for module in self.modules for door in module.doors],
+            doors=self.doors,
             routes=RouteNames(self),
             # Other people's middleware stands between, and must see every request.
             index=None if len(self.user_middleware) > 1 else index,
@@ -162,6 +168,11 @@ class Ferrule(FastAPI):
                     await stack.enter_async_context(module.lifespan(kit))
             yield kit
 
+    async def drain(self) -> None:
+        """Send those who are live away, because the server is about to stop."""
+        if ConnectionManager in self.kit:
+            await self.kit[ConnectionManager].drain(self.settings.streams.drain)
+
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Kit]:
         """The kit with its database open and its schema up to date, without serving."""
@@ -198,8 +209,7 @@ def create_app(
     if modules is None:
         from ferrule.modules import SHIPPED as modules
     given = tuple(modules)
-    # The queue has its tables and routes where some module has work for it.
-    ordered = resolve((engine, *given) if any(module.jobs for module in given) else given)
+    ordered = resolve((*_engines(given), *given))
     app = Ferrule(
         settings or load_settings(ordered),
         ordered,
@@ -208,6 +218,16 @@ def create_app(
     )
     _add_routes(app)
     return app
+
+
+def _engines(modules: Sequence[Module]) -> Iterator[Module]:
+    """The modules of the kit whose tables and routes are there because some module needs them."""
+    working = any(module.jobs for module in modules)
+    live = any(module.channels or streams.name in module.requires for module in modules)
+    if working or live:
+        yield streams
+    if working:
+        yield jobs
 
 
 def _add_routes(app: Ferrule) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import typer
 
     from ferrule.jobs.functions import JobFunction
+    from ferrule.streams.channels import Channel
 
 
 class SettingsGroup(BaseModel):
@@ -35,6 +36,7 @@ class Module:
     - `router`: its routes, mounted under `/api/v1`; `pages`: plain pages, mounted at the root
     - `access`: declares the access of all its routes at once, for routers that are not its own
     - `models`: its tables; their migrations live in `migrations/` beside the file of the models
+    - `channels`: the kinds of its streams
     - `jobs`: its durable work, functions decorated with `@job`
     - `mails`: the folder of its mail templates, as `Path(__file__).parent / "mails"`
     - `settings`: its group of settings, read from `FERRULE_<NAME>__…`
@@ -49,6 +51,7 @@ class Module:
     pages: APIRouter | None = None
     access: Access | None = None
     models: Sequence[type[Any]] = ()
+    channels: "Sequence[Channel]" = ()
     jobs: "Sequence[JobFunction[Any]]" = ()
     mails: Path | None = None
     settings: type[SettingsGroup] | None = None

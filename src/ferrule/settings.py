@@ -30,6 +30,7 @@ from ferrule.mail.settings import MailSettings
 from ferrule.module import Module, SettingsGroup
 from ferrule.observability.settings import ObservabilitySettings
 from ferrule.security.settings import SecuritySettings
+from ferrule.streams.settings import StreamsSettings
 
 PREFIX = "FERRULE_"
 OUTSIDE = frozenset({"FERRULE_APP"})
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None,
         validation_alias=_named("REDIS_URL"),
-        description="Redis, for hints, counters and cache; nothing needs it yet.",
+        description="Redis, for hints between processes; unset: PostgreSQL carries them.",
     )
     secret_key: SecretList = Field(
         default_factory=list[SecretStr],
@@ -131,6 +132,9 @@ class Settings(BaseSettings):
         default=ObservabilitySettings(), description="Metrics and logs."
     )
     jobs: JobsSettings = Field(default=JobsSettings(), description="Durable work.")
+    streams: StreamsSettings = Field(
+        default=StreamsSettings(), description="Live connections and the bus."
+    )
     mail: MailSettings = Field(default=MailSettings(), description="Outgoing mail.")
 
     @property

@@ -7,6 +7,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+import structlog
+
 from ferrule.cli import application
 from ferrule.errors import ConfigurationError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ferrule.settings import Settings
 
 BACKLOG = 2048
+FRAMES = "ferrule.streams.uvicorn:FrameProtocol"
 
 
 def serve(*, host: str | None, port: int | None, workers: int | None, reload: bool) -> int:
@@ -88,7 +91,10 @@ def _config(settings: "Settings", *, reload: bool) -> "Config":
         reload=reload,
         http="httptools",
         loop="auto",
-        ws="auto",
+        ws=_websockets(),
+        ws_max_size=settings.streams.max_message,
+        # A compressed frame costs each reader five times as much as all the rest together.
+        ws_per_message_deflate=False,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -99,6 +105,25 @@ def _config(settings: "Settings", *, reload: bool) -> "Config":
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=",".join(settings.trusted_proxies) or None,
     )
+
+
+def _websockets() -> str:
+    """The protocol of WebSockets: ours, or uvicorn's own where ours does not stand on it."""
+    try:
+        from ferrule.streams.uvicorn import unmet
+
+        reasons = unmet()
+    except ImportError as error:
+        reasons = [str(error)]
+    if not reasons:
+        return FRAMES
+    log = structlog.get_logger("ferrule.server")
+    log.warning(
+        "WebSockets are served by uvicorn's own protocol, which is slower: this version of "
+        "uvicorn or websockets is not known yet",
+        reasons=reasons,
+    )
+    return "auto"
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -119,16 +144,17 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _run(config: "Config", listener: socket.socket, app: "Ferrule") -> int:
-    from uvicorn import Server
     from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import ChangeReload, Multiprocess
+    from uvicorn.supervisors import ChangeReload
+
+    from ferrule.cli.server import Server, Workers
 
     server = Server(config)
     try:
         if config.should_reload:
             ChangeReload(config, target=server.run, sockets=[listener]).run()
         elif config.workers > 1:
-            supervisor = Multiprocess(config, sockets=[listener])
+            supervisor = Workers(config, sockets=[listener])
             supervisor.run()
             return int(any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes))
         else:

@@ -49,7 +49,9 @@ class PostgreSQLDriver:
             pool.give_back(entry)
         return Rows(records, statement.row, compiled.values, compiled.writing)
 
-    async def write(self, writes: Sequence[tuple[Prebuilt, Mapping[str, Any]]]) -> None:
+    async def write(
+        self, writes: Sequence[tuple[Prebuilt, Mapping[str, Any]]]
+    ) -> list[Sequence[Any]]:
         """Run the statements in one transaction; a single one is one without BEGIN and COMMIT."""
         statements: list[tuple[str, Sequence[Any]]] = []
         for statement, values in writes:
@@ -61,11 +63,9 @@ class PostgreSQLDriver:
         try:
             if not several:
                 text, arguments = statements[0]
-                await connection.fetch(text, *arguments)
-            else:
-                async with connection.transaction():
-                    for text, arguments in statements:
-                        await connection.fetch(text, *arguments)
+                return [await connection.fetch(text, *arguments)]
+            async with connection.transaction():
+                return [await connection.fetch(text, *args) for text, args in statements]
         except BaseException as error:
             if several and not isinstance(error, Exception):
                 # Cancelled in BEGIN: whether a transaction is open is known to the server alone.

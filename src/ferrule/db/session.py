@@ -6,16 +6,17 @@ response is sent; a `Read` holds a connection only while a statement runs.
 
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, TypedDict, TypeVar, Unpack, cast, overload
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import structlog
 from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from ferrule.db.changes import JsonChanges
 from ferrule.db.engines import Engines
@@ -26,6 +27,8 @@ from ferrule.kit import Kit
 if TYPE_CHECKING:
     from ferrule.actor import Actor
     from ferrule.jobs.functions import JobFunction
+    from ferrule.streams.events import Emitted
+    from ferrule.streams.log import Appended
 
 D = TypeVar("D")
 
@@ -80,9 +83,18 @@ class _Waiting(NamedTuple):
 
 
 class Writing(JsonChanges):
-    """A session that stores the rows of `WriteSession.insert` before whatever comes next."""
+    """A session that stores the rows of `WriteSession.insert` before whatever comes next.
+
+    `emitted` are events that the commit will store, `marks` how many there were when a savepoint
+    began.
+    """
 
     waiting: list[_Waiting]
+    emitted: "list[Emitted]"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.marks: WeakKeyDictionary[SessionTransaction, int] = WeakKeyDictionary()
 
     def flush(self, objects: Any = None) -> None:
         waiting = self.waiting[:]
@@ -107,13 +119,20 @@ def _flush_first(about: Any) -> None:
         session.flush()
 
 
-def _forget(session: Writing, _: Any) -> None:
+def _mark(session: Writing, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.marks[transaction] = len(session.emitted)
+
+
+def _forget(session: Writing, ended: SessionTransaction) -> None:
     # A savepoint begins with a flush: what waits at its end came up in it.
     session.waiting.clear()
+    del session.emitted[session.marks.get(ended, 0) :]
 
 
 event.listen(Writing, "do_orm_execute", _flush_first)
 event.listen(Writing, "before_commit", _flush_first)
+event.listen(Writing, "after_transaction_create", _mark)
 event.listen(Writing, "after_soft_rollback", _forget)
 
 
@@ -221,6 +240,7 @@ class WriteSession(ReadSession):
         # Not the driver's, and no bound method: a session must not hold itself.
         del self.fetch
         self._waiting: list[_Waiting] = []
+        self._emitted: list[Emitted] = []
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -263,8 +283,23 @@ class WriteSession(ReadSession):
 
         return await enqueue(self, job, data, **options)
 
+    def emit(self, stream: str, type: str, data: Any, *, by: "Actor | None" = None) -> None:
+        """Write an event into a stream, in this transaction: its readers get it once it commits.
+
+        `stream` is named as its kind was declared by a module, `rooms/<id>`; of a personal kind,
+        `notifications/<user id>`. `data` is a Pydantic model, or JSON; `by` is who did it.
+
+        Raises `Invalid` for data of more than 48 KiB, `ConfigurationError` for a kind that no
+        module declares.
+        """
+        # The log stands on this file.
+        from ferrule.streams.log import emitted
+
+        self._emitted.append(emitted(self.kit, stream, type, data, by))
+
     async def rollback(self) -> None:
         self._waiting.clear()
+        self._emitted.clear()
         self._after_commit.clear()
         if self.opened:
             await super().rollback()
@@ -284,19 +319,18 @@ class WriteSession(ReadSession):
 
     async def finish(self) -> None:
         """Commit, then run what was registered to follow; the unit of work calls it."""
+        if len(self._emitted) > 1 or (self._emitted and len(self._waiting) > 1):
+            self._open_once()
         if self.opened:
             await self.flush()
         try:
-            if self.opened:
-                await AsyncSession.commit(self)
-            elif self._waiting:
-                await self._engines.driver.write(
-                    [(each.statement, each.values) for each in self._waiting]
-                )
+            appended = await self._commit()
         except DBAPIError as failure:
             if failure.connection_invalidated:
                 raise OutcomeUnknown from failure
             raise
+        if appended:
+            self._announce(appended)
         for callback in self._after_commit:
             try:
                 await callback()
@@ -304,9 +338,43 @@ class WriteSession(ReadSession):
                 # What was committed is not undone by it, so it is no failure of the request.
                 log.error("after_commit failed", exc_info=error)
 
+    async def _commit(self) -> "Sequence[Appended]":
+        """Store what is left to be stored, and commit; the events with their offsets."""
+        if not self._emitted and not self.opened:
+            if self._waiting:
+                await self._engines.driver.write(self._rows())
+            return ()
+        # The log stands on this file.
+        from ferrule.streams import log as streams
+
+        if not self.opened:
+            return await streams.append_alone(
+                self._engines.driver, self.kit, self.dialect, self._rows(), self._emitted[0]
+            )
+        appended = await streams.append(self, self._emitted) if self._emitted else ()
+        await AsyncSession.commit(self)
+        return appended
+
+    def _rows(self) -> list[tuple[PrebuiltInsert, Values]]:
+        return [(each.statement, each.values) for each in self._waiting]
+
+    def _announce(self, appended: "Sequence[Appended]") -> None:
+        from ferrule.streams.log import announce
+
+        try:
+            announce(self.kit, appended)
+        except Exception as error:
+            # Its readers find what they missed in the log.
+            log.error("announcing events failed", exc_info=error)
+
+    def _open_once(self) -> None:
+        if not self.opened:
+            self._open()
+
     def _open(self) -> None:
         AsyncSession.__init__(self, self._engines.write, expire_on_commit=False)
-        cast(Writing, self.sync_session).waiting = self._waiting
+        session = cast(Writing, self.sync_session)
+        session.waiting, session.emitted = self._waiting, self._emitted
 
     async def _release(self) -> None:
         """The connection is kept until the transaction ends."""

@@ -48,9 +48,9 @@ class _Work:
     """Statements of one unit of work, and what became of them."""
 
     statements: Sequence[tuple[str, Sequence[Any]]]
-    answered: asyncio.Future[list[Any]]
+    answered: asyncio.Future[list[Sequence[Any]]]
     deadline: float
-    records: list[Any] = field(default_factory=list[Any])
+    records: list[Sequence[Any]] = field(default_factory=list[Sequence[Any]])
     failure: Exception | None = None
 
     def answer(self) -> None:
@@ -95,7 +95,7 @@ class SQLiteDriver:
         self._reads.append(work)
         self._reading += 1
         try:
-            records = await work.answered
+            (records,) = await work.answered
         except asyncio.CancelledError:
             with suppress(ValueError):
                 self._reads.remove(work)
@@ -105,7 +105,9 @@ class SQLiteDriver:
             self._reading -= 1
         return Rows(records, statement.row, compiled.values, compiled.writing)
 
-    async def write(self, writes: Sequence[tuple[Prebuilt, Mapping[str, Any]]]) -> None:
+    async def write(
+        self, writes: Sequence[tuple[Prebuilt, Mapping[str, Any]]]
+    ) -> list[Sequence[Any]]:
         """Write in a group: whatever waits for the writer is committed together.
 
         A unit that fails, fails alone. Each is answered after the COMMIT.
@@ -122,7 +124,7 @@ class SQLiteDriver:
         if self._writing is None:
             self._writing = loop.create_task(self._write_groups())
         try:
-            await work.answered
+            return await work.answered
         except asyncio.CancelledError:
             with suppress(ValueError):
                 self._writes.remove(work)
@@ -302,8 +304,11 @@ class _Worker(Thread):
         connection = cast(sqlite3.Connection, self.connection)
         self.work = work
         try:
-            for text, arguments in work.statements:
-                work.records = connection.execute(text, arguments).fetchall()
+            # From the beginning: after an interruption, or in a group of its own, it runs again.
+            work.records = [
+                connection.execute(text, arguments).fetchall()
+                for text, arguments in work.statements
+            ]
         finally:
             self.work = None
 

@@ -96,8 +96,13 @@ class Driver(Protocol):
         """The rows of a statement that reads, which runs by itself."""
         ...
 
-    async def write(self, writes: Sequence[tuple["Prebuilt", Mapping[str, Any]]]) -> None:
-        """Run statements in one transaction, which is committed when this returns."""
+    async def write(
+        self, writes: Sequence[tuple["Prebuilt", Mapping[str, Any]]]
+    ) -> list[Sequence[Any]]:
+        """Run statements in one transaction, which is committed when this returns.
+
+        The records of each, as the driver gives them.
+        """
         ...
 
     async def close(self) -> None:
@@ -221,6 +226,18 @@ class PrebuiltInsert(Prebuilt):
             else:
                 row[key] = normal(values[key])
         return row
+
+
+class PrebuiltWrite(Prebuilt):
+    """A statement that writes, for a driver's `write`."""
+
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+        self.columns = []
+        self._compiled = {}
+
+    def check_reading(self) -> None:
+        raise TypeError("It writes.")
 
 
 @overload

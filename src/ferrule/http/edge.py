@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ferrule.actor import ANONYMOUS, Actor, Door
@@ -15,8 +16,10 @@ from ferrule.http.envelope import Mode
 from ferrule.http.index import RAISED, RouteIndex
 from ferrule.http.problems import problem, unexpected
 from ferrule.http.routes import RouteNames
+from ferrule.http.sockets import Origins, Socket
 from ferrule.kit import Kit
-from ferrule.observability.logs import log_request
+from ferrule.observability.health import Health
+from ferrule.observability.logs import log_request, log_socket
 from ferrule.observability.metrics import Metrics
 from ferrule.observability.rendering import request_id as current_id
 
@@ -48,6 +51,7 @@ class Edge:
         envelope: Mode,
         allowed_hosts: Sequence[str],
         production: bool,
+        origins: Sequence[str] = (),
     ) -> None:
         self.app = app
         self.kit = kit
@@ -56,6 +60,7 @@ class Edge:
         self.index = index if envelope != "always" else None
         self.envelope = envelope
         self.metrics = kit[Metrics]
+        self.origins = Origins(origins)
         self.any_host = "*" in allowed_hosts
         self.hosts = frozenset(host.lower() for host in allowed_hosts if not host.startswith("*."))
         self.domains = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
@@ -71,16 +76,10 @@ class Edge:
         scope["ferrule.request_id"] = request_id
         scope["ferrule.kit"] = self.kit
         scope["ferrule.doors"] = self.doors
-        if scope["type"] != "http":
-            if self._refuse(scope) is None:
-                await self.app(scope, receive, send)
-            else:
-                # Before it is accepted, which the server answers with 403.
-                await send({"type": "websocket.close", "code": 1008})
-            return
+        serve = self._http if scope["type"] == "http" else self._websocket
         token = current_id.set(request_id)
         try:
-            await self._http(scope, receive, send, request_id)
+            await serve(scope, receive, send, request_id)
         finally:
             current_id.reset(token)
 
@@ -132,6 +131,55 @@ class Edge:
                 actor=str(actor),
                 client=scope["client"][0] if scope.get("client") else None,
             )
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self.metrics.started()
+
+        def count(status: int, seconds: float) -> None:
+            # The handshake is the request: the connection may stay for days.
+            self.metrics.finished("GET", self.routes.template(scope), status, seconds)
+
+        socket = Socket(
+            scope, receive, send, request_id=request_id, stamp=self._stamp, on_answer=count
+        )
+        try:
+            refusal = self._refuse_handshake(scope, request_id)
+            if refusal is not None:
+                await socket.refuse(refusal)
+            else:
+                await self.app(scope, socket.receive, socket.send)
+                await socket.end()
+        except Exception as error:
+            await socket.fail(error)
+        finally:
+            if not socket.status:
+                count(0, time.perf_counter() - socket.started)
+            log_socket(
+                request_id=request_id,
+                route=self.routes.template(scope),
+                status=socket.status,
+                code=socket.code,
+                seconds=time.perf_counter() - socket.started,
+                actor=str(scope.get("ferrule.actor", ANONYMOUS)),
+                client=scope["client"][0] if scope.get("client") else None,
+            )
+
+    def _refuse_handshake(self, scope: Scope, request_id: str) -> Response | None:
+        refusal = self._refuse(scope)
+        if refusal is not None:
+            detail, code = refusal
+            return problem(400, request_id=request_id, detail=detail, code=code)
+        if not self.origins.allow(scope):
+            detail = (
+                "Pages of this origin may not connect: see FERRULE_CORS_ORIGINS and _PUBLIC_URL."
+            )
+            return problem(403, request_id=request_id, detail=detail, code="bad_origin")
+        if Health in self.kit and self.kit[Health].draining:
+            detail, headers = "The server is about to stop.", {"Retry-After": "1"}
+            return problem(
+                503, request_id=request_id, detail=detail, code="draining", headers=headers
+            )
+        return None
 
     def _refuse(self, scope: Scope) -> tuple[str, str] | None:
         """Why a request is refused before any route sees it: detail and code."""

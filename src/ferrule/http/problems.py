@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import structlog
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -87,16 +88,17 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Let the application answer every exception by this module."""
+    """Let the application answer every exception by this module, of WebSockets too."""
     app.add_exception_handler(HTTPException, cast(Any, _http))
     app.add_exception_handler(RequestValidationError, cast(Any, _validation))
+    app.add_exception_handler(WebSocketRequestValidationError, cast(Any, _handshake))
     app.add_exception_handler(Exception, unexpected)
 
 
-async def unexpected(request: Request, error: Exception) -> Response:
+async def unexpected(connection: HTTPConnection, error: Exception) -> Response:
     """A defect of ours: logged with its stack, answered without."""
     log.error("unhandled exception", exc_info=error)
-    return problem(500, request_id=_request_id(request))
+    return problem(500, request_id=_request_id(connection))
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
@@ -143,12 +145,22 @@ async def _validation(request: Request, error: RequestValidationError) -> Respon
             detail=f"Send the body as {expected}, and say so in Content-Type.",
             headers={"Accept": expected},
         )
+    return _invalid(request, error.errors())
+
+
+async def _handshake(
+    connection: HTTPConnection, error: WebSocketRequestValidationError
+) -> Response:
+    return _invalid(connection, error.errors())
+
+
+def _invalid(connection: HTTPConnection, errors: Sequence[Any]) -> Response:
     return problem(
         422,
-        request_id=_request_id(request),
+        request_id=_request_id(connection),
         code="validation_error",
         detail="The request has invalid fields.",
-        errors=[_field(item) for item in error.errors()],
+        errors=[_field(item) for item in errors],
     )
 
 
@@ -197,5 +209,5 @@ def _expected_media_type(request: Request, error: RequestValidationError) -> str
     return wants if given and given not in forms else None
 
 
-def _request_id(request: Request) -> str:
-    return request.scope.get("ferrule.request_id", "")
+def _request_id(connection: HTTPConnection) -> str:
+    return connection.scope.get("ferrule.request_id", "")

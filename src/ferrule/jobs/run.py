@@ -84,12 +84,13 @@ class JobSession(WriteSession):
     @property
     def begun(self) -> bool:
         """Whether it holds a transaction, or has something to store."""
-        return bool(self._waiting) or (self.opened and self.in_transaction())
+        stored = self._waiting or self._emitted
+        return bool(stored) or (self.opened and self.in_transaction())
 
     async def finish(self) -> None:
         # A prebuilt row alone would be stored past the transaction that the fence begins.
-        if self._waiting and not self.opened:
-            self._open()
+        if self._waiting or self._emitted:
+            self._open_once()
         await super().finish()
 
     def _open(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,9 +15,21 @@ from ferrule.schemas import Schema
 Detail = Mapping[str, str | int | float | bool]
 Check = Callable[[], Awaitable[Detail | None]]
 """Returns nothing, or details that everybody may read; raises what is wrong."""
-Status = Literal["ok", "failing"]
+Status = Literal["ok", "degraded", "failing"]
+_WORST_FIRST: tuple[Status, ...] = ("failing", "degraded", "ok")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("ferrule.health")
+
+
+class Degraded(Exception):
+    """Raise it in a check of what works less well than it should, but is no reason to stop.
+
+    Everybody may read the detail. Requests are sent here as before.
+    """
+
+    def __init__(self, detail: Detail | str) -> None:
+        super().__init__(detail)
+        self.detail = detail if isinstance(detail, str) else dict(detail)
 
 
 class CheckResult(Schema):
@@ -29,7 +41,7 @@ class CheckResult(Schema):
 
 
 class HealthReport(Schema):
-    """`ok` if every check is."""
+    """`ok` if every check is, `failing` if one is."""
 
     status: Status
     checks: dict[str, CheckResult]
@@ -45,7 +57,7 @@ class Health:
         self.draining = False
         self._deadline = deadline
         self._checks: dict[str, Check] = {}
-        self._failing: set[str] = set()
+        self._states: dict[str, Status] = {}
         self._running: asyncio.Task[HealthReport] | None = None
 
     def add(self, name: str, check: Check) -> None:
@@ -79,27 +91,29 @@ class Health:
     async def _checked(self, name: str, check: Check) -> CheckResult:
         started = time.perf_counter()
         try:
-            detail = await check()
-            result = CheckResult(
-                status="ok", ms=_since(started), detail=None if detail is None else dict(detail)
-            )
+            status, detail = await _found(check)
+            result = CheckResult(status=status, ms=_since(started), detail=detail)
         except Exception as failure:
-            if name not in self._failing:
-                _log.warning("health check failing", check=name, exc_info=failure)
-            self._failing.add(name)
+            self._note(name, "failing", exc_info=failure)
             return CheckResult(status="failing", ms=_since(started), detail=_reason(failure))
-        if name in self._failing:
-            self._failing.remove(name)
-            _log.info("health check recovered", check=name)
+        self._note(name, status, detail=detail)
         return result
 
     def _result(self, name: str, task: asyncio.Task[CheckResult]) -> CheckResult:
         if task.done() and not task.cancelled():
             return task.result()
-        if name not in self._failing:
-            _log.warning("health check failing", check=name, reason="timeout")
-        self._failing.add(name)
+        self._note(name, "failing", reason="timeout")
         return CheckResult(status="failing", ms=self._deadline * 1000, detail="timeout")
+
+    def _note(self, name: str, status: Status, **why: Any) -> None:
+        before = self._states.get(name, "ok")
+        self._states[name] = status
+        if status == before:
+            return
+        if status == "ok":
+            _log.info("health check recovered", check=name)
+        else:
+            _log.warning(f"health check {status}", check=name, **why)
 
 
 router = APIRouter(prefix="/health", tags=["health"], dependencies=[Depends(probe)])
@@ -127,7 +141,7 @@ async def read_liveness(response: Response) -> HealthReport:
     response_model_exclude_none=True,
 )
 async def read_readiness(request: Request, response: Response) -> HealthReport:
-    """Whether requests may be sent here: every check is ok, and it is not about to stop."""
+    """Whether requests may be sent here: no check fails, and it is not about to stop."""
     health = _health(request)
     if health.draining:
         draining = CheckResult(status="failing", ms=0, detail="draining")
@@ -140,20 +154,29 @@ def _health(request: Request) -> Health:
 
 
 def _answer(response: Response, report: HealthReport) -> HealthReport:
-    response.status_code = 200 if report.status == "ok" else 503
+    response.status_code = 503 if report.status == "failing" else 200
     response.headers["Cache-Control"] = "no-store"
     return report
 
 
 def _report(checks: dict[str, CheckResult]) -> HealthReport:
-    failing = any(check.status == "failing" for check in checks.values())
-    return HealthReport(status="failing" if failing else "ok", checks=checks)
+    found = {check.status for check in checks.values()}
+    worst = next((status for status in _WORST_FIRST if status in found), "ok")
+    return HealthReport(status=worst, checks=checks)
 
 
 def _reason(failure: Exception) -> str:
     if isinstance(failure, TimeoutError):
         return "timeout"
     return "unreachable" if isinstance(failure, OSError | Unavailable) else "error"
+
+
+async def _found(check: Check) -> tuple[Status, dict[str, str | int | float | bool] | str | None]:
+    try:
+        detail = await check()
+    except Degraded as state:
+        return "degraded", state.detail
+    return "ok", None if detail is None else dict(detail)
 
 
 def _since(started: float) -> float:

@@ -30,6 +30,17 @@ from ferrule.observability.rendering import (
 
 SILENCED = ("uvicorn.access", "granian.access", "gunicorn.access", "hypercorn.access")
 """Access logs of servers; the edge logs each request itself."""
+ADDRESSED = '"WebSocket %s"'
+"""What uvicorn's lines have in them that hold the address of a WebSocket, with its query: a ticket
+may stand there."""
+OF_SOCKETS = frozenset(
+    {
+        *("connection open", "connection closed", "connection rejected (%d %s)"),
+        "ASGI callable returned without completing handshake.",
+    }
+)
+"""Its other lines about each WebSocket, which the edge logs itself; the last one is not true: it is
+logged after each handshake that was answered with an error."""
 QUIETED = {
     # Their debug lines hold headers, bodies and bound values, and httpx's info lines whole URLs.
     **dict.fromkeys(("aiosqlite", "asyncio", "hpack", "httpcore", "multipart"), logging.INFO),
@@ -46,6 +57,7 @@ MAX_KNOWN = 200
 """Characters of a text whose form in JSON is kept."""
 
 _requests = logging.getLogger("ferrule.request")
+_sockets: structlog.stdlib.BoundLogger = structlog.get_logger("ferrule.request")
 
 
 def configure(level: str, format: Literal["text", "json"] | None = None) -> None:
@@ -109,6 +121,34 @@ def log_request(
     record = logging.LogRecord(_requests.name, level, "", 0, "request", (), None)
     record.__dict__.update(msg=event, _logger=_requests, _name=event["level"])
     _requests.handle(record)
+
+
+def log_socket(
+    *,
+    request_id: str,
+    route: str,
+    status: int,
+    code: int | None,
+    seconds: float,
+    actor: str,
+    client: str | None,
+) -> None:
+    """The one line of a WebSocket, once it has ended or was refused.
+
+    `status` is what the handshake was answered with, 101 where it was open; `code` how it was
+    closed, None where nobody said.
+    """
+    _sockets.log(
+        logging.ERROR if status == 500 or code == 1011 else logging.INFO,
+        "websocket",
+        request_id=request_id,
+        route=route,
+        status=status,
+        code=code,
+        seconds=round(seconds, 3),
+        actor=actor,
+        client=client,
+    )
 
 
 def _id(text: str) -> str:
@@ -232,11 +272,17 @@ def _take_over(handler: _Handler) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name, least in QUIETED.items():
         logging.getLogger(name).setLevel(max(least, handler.level))
+    logging.getLogger("uvicorn.error").addFilter(_is_of_no_socket)
     for name in SILENCED:
         logger = logging.getLogger(name)
         # uvicorn does not even compose the line for a logger without handlers.
         logger.handlers.clear()
         logger.propagate, logger.disabled = False, True
+
+
+def _is_of_no_socket(record: logging.LogRecord) -> bool:
+    text = str(record.msg)
+    return ADDRESSED not in text and text not in OF_SOCKETS
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -1,5 +1,7 @@
 """The way in by access token: `Authorization: Bearer …`."""
 
+from uuid import UUID
+
 from sqlalchemy import bindparam, select
 from starlette.requests import HTTPConnection
 
@@ -40,26 +42,43 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
     mark = principals.mark()
     claims = kit[Tokens].verify(token, "access")
     login_id, user_id = named_by(claims)
+    actor = await _signed_in(kit, login_id, user_id, claims.expires_at.timestamp())
+    if actor is None:
+        raise InvalidToken
+    principals.remember(token, actor, claims.expires_at.timestamp(), mark)
+    return actor
+
+
+async def renew(actor: Actor, kit: Kit) -> Actor | None:
+    """The same user as they are now; None once the login has ended, or the user is disabled."""
+    if actor.session_id is None:
+        return None
+    return await _signed_in(kit, actor.session_id, actor.user_id, actor.expires_at)
+
+
+async def _signed_in(
+    kit: Kit, login_id: UUID, user_id: UUID, expires_at: float | None
+) -> Actor | None:
     async with kit[Database].read() as session:
         row = await session.fetch_one(LOGIN_AND_USER, login_id=login_id, user_id=user_id)
     if row is None or row.revoked_at is not None or row.expires_at <= utcnow():
-        raise InvalidToken
+        return None
     if not may_sign_in(kit, disabled=row.disabled, verified=row.verified):
-        raise InvalidToken
-    actor = Actor(
+        return None
+    return Actor(
         kind="user",
         id=user_id,
         roles=frozenset(row.roles),
         session_id=login_id,
         door=bearer.name,
+        expires_at=expires_at,
     )
-    principals.remember(token, actor, claims.expires_at.timestamp(), mark)
-    return actor
 
 
 bearer = Door(
     name="bearer",
     enter=enter,
+    renew=renew,
     # Relative, so that the docs find it behind any path prefix.
     scheme={
         "type": "oauth2",

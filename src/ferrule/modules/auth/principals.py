@@ -11,6 +11,7 @@ from uuid import UUID
 
 from ferrule.actor import Actor
 from ferrule.db import WriteSession
+from ferrule.streams.control import recheck
 
 MAX_AGE = 0.9
 """Seconds from the beginning of a look-up in which its answer is used."""
@@ -67,7 +68,11 @@ class Principals:
 
 
 def forget(session: WriteSession, user_id: UUID) -> None:
-    """Forget a user's principals once this is committed: something they may do has changed."""
+    """Forget a user's principals once this is committed: something they may do has changed.
+
+    Their live connections are looked at again, too, on every node.
+    """
+    recheck(session, user_id)
     if Principals not in session.kit:
         # A command beside the server; its cache is too young to matter.
         return

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ferrule import Module
 from ferrule.modules.notifications.api import router
+from ferrule.modules.notifications.channels import channel
 from ferrule.modules.notifications.jobs import mail_notification
 from ferrule.modules.notifications.models import Notification, NotificationPreferences
 from ferrule.modules.notifications.schemas import Notified, Notify
@@ -16,6 +17,7 @@ module = Module(
     requires=("auth",),
     router=router,
     models=(Notification, NotificationPreferences),
+    channels=(channel,),
     jobs=(mail_notification,),
     mails=Path(__file__).parent / "mails",
 )

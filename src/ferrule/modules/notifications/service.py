@@ -9,6 +9,7 @@ from ferrule.db import ReadSession, WriteSession, prebuilt, utcnow
 from ferrule.db.listing import Listing, page
 from ferrule.errors import Forbidden, NotFound
 from ferrule.modules.auth import User
+from ferrule.modules.notifications.channels import inbox_of
 from ferrule.modules.notifications.jobs import mail_notification
 from ferrule.modules.notifications.models import Notification, NotificationPreferences
 from ferrule.modules.notifications.schemas import (
@@ -22,7 +23,7 @@ from ferrule.modules.notifications.schemas import (
     PreferencesPatch,
     Unread,
 )
-from ferrule.resources import Resource
+from ferrule.resources import Action, Resource
 from ferrule.schemas import changes
 
 UNREAD = prebuilt(
@@ -37,6 +38,12 @@ class Notifications(Resource[Notification]):
 
     def visible(self, actor: Actor) -> ColumnElement[bool]:
         return Notification.user_id == actor.user_id
+
+    async def react(
+        self, session: WriteSession, actor: Actor, action: Action, row: Notification
+    ) -> None:
+        # They are made and read by the functions below; here they are deleted.
+        session.emit(inbox_of(row.user_id), "deleted", {"id": str(row.id)}, by=actor)
 
 
 notifications = Notifications(
@@ -66,6 +73,8 @@ async def deliver(session: WriteSession, actor: Actor, data: Notify) -> Notified
     )
     session.add(notification)
     await session.flush()
+    told = NotificationResponse.model_validate(notification)
+    session.emit(inbox_of(data.user_id), "created", told, by=actor)
     job_id = None
     if data.email:
         key = str(notification.id)
@@ -90,13 +99,15 @@ async def count_unread(session: ReadSession, actor: Actor) -> Unread:
 
 async def mark_read(session: WriteSession, actor: Actor, id: UUID) -> Notification:
     """The notification, read since the first time that this was asked; `NotFound`."""
-    await _mark(session, actor, Notification.id == id)
+    if await _mark(session, actor, Notification.id == id):
+        session.emit(inbox_of(actor.user_id), "read", {"id": str(id)}, by=actor)
     return await notifications.get(session, actor, id)
 
 
 async def mark_all_read(session: WriteSession, actor: Actor) -> Unread:
     """How many are left: those that came meanwhile."""
-    await _mark(session, actor)
+    if await _mark(session, actor):
+        session.emit(inbox_of(actor.user_id), "read", {"id": None}, by=actor)
     return await count_unread(session, actor)
 
 
@@ -121,7 +132,8 @@ async def change_preferences(
     return row
 
 
-async def _mark(session: WriteSession, actor: Actor, *which: ColumnElement[bool]) -> None:
+async def _mark(session: WriteSession, actor: Actor, *which: ColumnElement[bool]) -> bool:
+    """Mark the actor's unread ones; whether there was any."""
     # In the order of their ids, so that two that mark the same rows do not wait for each other.
     unread = (
         select(Notification.id)
@@ -129,11 +141,12 @@ async def _mark(session: WriteSession, actor: Actor, *which: ColumnElement[bool]
         .order_by(Notification.id)
         .with_for_update()
     )
-    await session.execute(
+    marked = await session.execute(
         update(Notification)
         .where(Notification.id.in_(unread))
         .values(read_at=utcnow(), revision=Notification.revision + 1)
     )
+    return marked.rowcount > 0
 
 
 async def _lock_user(session: WriteSession, id: UUID, *, exclusive: bool) -> None:

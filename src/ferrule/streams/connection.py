@@ -1,0 +1,323 @@
+"""A live WebSocket connection: what it is sent, what it is allowed, how it ends."""
+
+import asyncio
+import json
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+
+from pydantic_core import to_json as pydantic_json
+from starlette.websockets import WebSocket
+
+from ferrule.actor import Actor
+from ferrule.db.types import uuid7
+from ferrule.errors import Error
+from ferrule.http.body import check_json
+from ferrule.streams.room import Stopped
+from ferrule.streams.settings import StreamsSettings
+from ferrule.streams.wire import Message, Wire, wire_of
+
+if TYPE_CHECKING:
+    from ferrule.streams.connections import ConnectionManager
+
+DRAINING: Final = 4001
+EXPIRED: Final = 4005
+SLOW: Final = 4008
+NO_PONG: Final = 4012
+BAD_REQUEST: Final = 4501
+BAD_TOKEN: Final = 4502
+KICKED: Final = 4503
+LIMIT: Final = 4504
+MAX_DEPTH = 32
+MAX_KEPT = 4096
+"""Messages kept for a connection that does not take them."""
+UNREAD = 16
+"""Messages of a client that wait for the route to receive them."""
+
+
+class Closed(Stopped):
+    """The connection has ended; `code` tells how."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"The connection was closed ({code}).")
+        self.code = code
+
+
+class Peer:
+    """Somebody who is connected, as the manager knows them: by identity."""
+
+    def __init__(self, actor: Actor, address: str | None) -> None:
+        self.id = uuid7().hex
+        self.actor = actor
+        self.address = address
+        self.since = time.time()
+
+    def end(self, code: int, reason: str = "") -> None:
+        """End the connection."""
+        raise NotImplementedError
+
+    async def renewed(self, actor: Actor) -> None:
+        """What the actor may do has changed."""
+        self.actor = actor
+
+    def tick(self, now: float) -> None:
+        """A second has passed."""
+
+    async def drain(self, after: float) -> None:
+        """The server stops: end within this many seconds."""
+        await asyncio.sleep(after)
+        self.end(DRAINING, "draining")
+
+
+class Connection(Peer):
+    """One WebSocket connection. `ConnectionManager.connect` makes it.
+
+    async for message in connection: ...
+    """
+
+    def __init__(
+        self,
+        manager: "ConnectionManager",
+        websocket: WebSocket,
+        actor: Actor,
+        settings: StreamsSettings,
+    ) -> None:
+        client = websocket.client
+        super().__init__(actor, client.host if client else None)
+        self.manager = manager
+        self.rooms: set[str] = set()
+        self.code: int | None = None
+        """The code by which it was closed from here."""
+        self.on_renewed: Callable[[], Awaitable[None]] | None = None
+        self.on_drain: Callable[[float], None] | None = None
+        self.pings = True
+        """Whether signs of life are sent as messages, too, for peers that see no others."""
+        self._websocket = websocket
+        self._settings = settings
+        self._wire: Wire = cast(Wire, None)
+        self._unread: asyncio.Queue[Any] | None = None
+        self._receiving = self._lost = self._ended_owner = False
+        self._kept: deque[Message] = deque()
+        self._kept_bytes = 0
+        self._stuck_since: float | None = None
+        self._drained: asyncio.Event | None = None
+        self._pinged_at = 0.0
+        self._tokens = float(settings.burst)
+        self._refilled_at = time.monotonic()
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        """Answer the handshake; the manager does it."""
+        await self._websocket.accept(subprotocol)
+        self._wire = wire_of(self._websocket)
+        self._wire.drains = True
+        self._wire.on_flowing = self._flow
+        self._wire.on_lost = self._on_lost
+        # Not all at once, of those who came at once.
+        self._pinged_at = asyncio.get_running_loop().time() - random.random() * self._settings.ping  # noqa: S311
+
+    @asynccontextmanager
+    async def attended(self) -> AsyncGenerator[None]:
+        """Receive in the background, so that a block that only sends ends with the connection."""
+        owner = cast(asyncio.Task[Any], asyncio.current_task())
+        self._unread = asyncio.Queue(UNREAD)
+        attending = asyncio.create_task(self._attend(owner), name="ferrule-streams-attending")
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._ended_owner or owner.uncancel():
+                raise
+        finally:
+            attending.cancel()
+            await asyncio.wait([attending])
+
+    async def ended(self) -> None:
+        """Wait until nothing of it runs any more."""
+        if self._accepted:
+            await self._wire.ended()
+
+    def send(self, data: Any) -> bool:
+        """Send JSON soon, without waiting; False if it was dropped: the peer takes nothing."""
+        return self.push(encoded(data))
+
+    def push(self, message: Message, *, anyhow: bool = False) -> bool:
+        """The same for a message that was encoded before; `anyhow` keeps it beyond the bounds."""
+        wire = self._wire
+        if wire.flowing and not self._kept:
+            wire.write(message)
+            return True
+        return self._keep(message, anyhow)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether what is sent now leaves at once."""
+        return self._wire.flowing and not self._kept
+
+    async def drained(self) -> None:
+        """Return when what was sent has left; `Closed` if it will not."""
+        while not self.roomy:
+            if self.code is not None or self._lost:
+                raise Closed(self.code or 1006)
+            self._drained = self._drained or asyncio.Event()
+            self._drained.clear()
+            await self._drained.wait()
+
+    def join(self, room: str) -> None:
+        """Take part in what is broadcast to a room."""
+        self.manager.join(self, room)
+
+    def leave(self, room: str) -> None:
+        self.manager.leave(self, room)
+
+    async def broadcast(self, room: str, data: Any) -> None:
+        """Send to all others in a room, on every node."""
+        self.manager.broadcast(room, data, but=self)
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message of the client, a JSON object; `Closed` when there is none any more."""
+        received = await self._next()
+        if received["type"] == "websocket.disconnect":
+            raise Closed(self.code or received.get("code", 1006))
+        self._wire.heard_at = asyncio.get_running_loop().time()
+        text = received.get("text")
+        if text is None:
+            self._refuse(BAD_REQUEST, "Send text.")
+        if len(text) > self._settings.max_message:
+            self._refuse(1009, "The message is too large.")
+        self._spend()
+        try:
+            message = check_json(text.encode(), max_depth=MAX_DEPTH)
+        except (Error, UnicodeEncodeError):
+            message = None
+        if not isinstance(message, dict):
+            self._refuse(BAD_REQUEST, "Send a JSON object.")
+        return cast(dict[str, Any], message)
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        try:
+            while True:
+                yield await self.receive()
+        except Closed:
+            return
+
+    def end(self, code: int = 1000, reason: str = "") -> None:
+        """Close it. What was sent before is sent first, if the peer takes it soon."""
+        if self.code is None:
+            self.code = code
+            while self._kept and self._wire.flowing:
+                self._wire.write(self._kept.popleft())
+            self._kept.clear()
+            if self._accepted:
+                self._wire.close(code, reason)
+            self._wake()
+
+    async def renewed(self, actor: Actor) -> None:
+        await super().renewed(actor)
+        if self.on_renewed is not None:
+            await self.on_renewed()
+
+    async def drain(self, after: float) -> None:
+        if self.on_drain is not None:
+            self.on_drain(after)
+        await super().drain(after)
+
+    def tick(self, now: float) -> None:
+        interval, wire = self._settings.ping, self._wire
+        if self.actor.expired:
+            self.end(EXPIRED, "The token has expired.")
+        elif self._stuck_since is not None and now - self._stuck_since > self._settings.stalled:
+            self.end(SLOW, "Too slow.")
+        elif wire.pings and now - wire.heard_at > 2 * interval:
+            self.end(NO_PONG, "No sign of life.")
+        elif now - self._pinged_at >= interval:
+            self._pinged_at = now
+            wire.ping()
+            if self.pings:
+                self.push(PING)
+
+    async def _next(self) -> Any:
+        if self._unread is None:
+            return await self._websocket.receive()
+        self._receiving = True
+        try:
+            return await self._unread.get()
+        finally:
+            self._receiving = False
+
+    async def _attend(self, owner: asyncio.Task[Any]) -> None:
+        unread = cast(asyncio.Queue[Any], self._unread)
+        while True:
+            received = await self._websocket.receive()
+            if received["type"] == "websocket.disconnect":
+                break
+            await unread.put(received)
+        self._lost = True
+        if self._receiving:
+            await unread.put(received)
+        else:
+            self._ended_owner = True
+            owner.cancel()
+
+    def _keep(self, message: Message, anyhow: bool) -> bool:
+        """Keep a reference to what the transport does not take, within bounds."""
+        if self._stuck_since is None:
+            self._stuck_since = asyncio.get_running_loop().time()
+        size = len(message.text)
+        full = self._kept_bytes + size > self._settings.backlog or len(self._kept) >= MAX_KEPT
+        if self.code is not None or (full and not anyhow):
+            return False
+        self._kept.append(message)
+        self._kept_bytes += size
+        return True
+
+    def _flow(self) -> None:
+        """The transport takes more: it made progress."""
+        self._stuck_since = None
+        while self._kept and self._wire.flowing:
+            message = self._kept.popleft()
+            self._kept_bytes -= len(message.text)
+            self._wire.write(message)
+        if not self._wire.flowing:
+            self._stuck_since = asyncio.get_running_loop().time()
+        elif not self._kept:
+            self._wake()
+
+    @property
+    def _accepted(self) -> bool:
+        return cast(Any, self._wire) is not None
+
+    def _on_lost(self) -> None:
+        self._lost = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+
+    def _spend(self) -> None:
+        """Count a message against the rate of the connection."""
+        now, rate = time.monotonic(), self._settings.rate
+        self._tokens = min(self._settings.burst, self._tokens + (now - self._refilled_at) * rate)
+        self._refilled_at = now
+        self._tokens -= 1
+        if self._tokens < 0:
+            self._refuse(LIMIT, "Too many messages.")
+
+    def _refuse(self, code: int, reason: str) -> NoReturn:
+        self.end(code, reason)
+        raise Closed(code)
+
+
+def encoded(data: Any) -> Message:
+    """A message that is encoded once, for `push`."""
+    if isinstance(data, Message):
+        return data
+    try:
+        return Message(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
+    except TypeError:
+        return Message(pydantic_json(data))
+
+
+PING = encoded({"t": "ping"})

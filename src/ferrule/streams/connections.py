@@ -1,0 +1,301 @@
+"""The connection manager: who is connected here, in which rooms, and what all of them are sent."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+import structlog
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
+
+from ferrule.actor import Actor, Door
+from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
+from ferrule.kit import Kit
+from ferrule.streams.connection import BAD_TOKEN, KICKED, Closed, Connection, Peer, encoded
+from ferrule.streams.node import Node
+from ferrule.streams.settings import StreamsSettings
+from ferrule.streams.wire import Message
+
+TICK = 1.0
+"""Seconds between two looks at what has become of connections."""
+BATCH = 100
+"""Connections that are looked at without a pause in between."""
+ROOM, USER, KICK = "room", "user", "kick"
+
+log = structlog.get_logger("ferrule.streams")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many there are in this process."""
+
+    connections: int
+    users: int
+    rooms: int
+
+
+class ConnectionManager:
+    """The live connections of this process, and the way to those of all others.
+
+        @router.websocket("/boards/{id}/cursors")
+        async def cursors(
+            websocket: WebSocket, id: UUID, actor: SignedIn, manager: Connections
+        ) -> None:
+            async with manager.connect(websocket, actor) as connection:
+                connection.join(f"boards/{id}/cursors")
+                async for message in connection:
+                    await connection.broadcast(f"boards/{id}/cursors", message)
+
+    What is sent this way is not stored: who is not there does not get it. Rooms are names; that
+    their members may be in them is the route's to decide.
+    """
+
+    def __init__(self, kit: Kit, node: Node, doors: Sequence[Door], settings: StreamsSettings):
+        self._kit = kit
+        self._node = node
+        self._doors = {door.name: door for door in doors}
+        self._settings = settings
+        self._peers: dict[str, Peer] = {}
+        self._users: dict[UUID | None, dict[str, Peer]] = {}
+        self._rooms: dict[str, dict[Connection, None]] = {}
+        self._addresses: Counter[str | None] = Counter()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.draining = False
+        node.on(ROOM, self._told_room)
+        node.on(USER, self._told_user)
+        node.on(KICK, lambda _, body: self._kick(UUID(body.decode())))
+
+    @asynccontextmanager
+    async def connect(
+        self, websocket: WebSocket, actor: Actor, *, subprotocol: str | None = None
+    ) -> AsyncGenerator[Connection]:
+        """Accept a connection, and forget it at the end of the block, whatever happens.
+
+        Refuses before it accepts, with `TooManyRequests`, where the user or the address has too
+        many. When the peer goes away, the block ends, also if it only sends.
+        """
+        async with self.opened(websocket, actor, subprotocol=subprotocol) as connection:
+            connection.pings = False
+            async with connection.attended():
+                yield connection
+
+    @asynccontextmanager
+    async def opened(
+        self, websocket: WebSocket, actor: Actor, *, subprotocol: str | None = None
+    ) -> AsyncGenerator[Connection]:
+        """The same for a block that always receives, and so sees itself when the peer goes."""
+        connection = Connection(self, websocket, actor, self._settings)
+        try:
+            await self.enter(connection)
+            await connection.accept(subprotocol)
+            yield connection
+        except Closed:
+            pass
+        finally:
+            # Whoever waits for the end is not counted any more.
+            self.disconnect(connection)
+            await connection.ended()
+
+    async def enter(self, peer: Peer) -> None:
+        """Count somebody in, until `disconnect`; refuse whose login has ended."""
+        self.register(peer)
+        try:
+            # What ended it while they came in was told to those who were here.
+            actor = await self.renew(peer.actor)
+            if actor is None:
+                raise Unauthenticated
+            peer.actor = actor
+        except BaseException:
+            self.disconnect(peer)
+            raise
+
+    def register(self, peer: Peer) -> None:
+        """Count somebody in; `TooManyRequests` if there are too many of the same."""
+        if self.draining:
+            raise Unavailable("The server is about to stop. Connect again.")
+        user, address = peer.actor.id, peer.address
+        if user is not None and len(self._users.get(user, ())) >= self._settings.per_user:
+            raise TooManyRequests("You have too many live connections: close some.")
+        if address is not None and self._addresses[address] >= self._settings.per_address:
+            raise TooManyRequests("There are too many live connections from your address.")
+        self._peers[peer.id] = peer
+        self._users.setdefault(user, {})[peer.id] = peer
+        self._addresses[address] += 1
+
+    def disconnect(self, peer: Peer) -> None:
+        """Forget somebody, and close what is open. Nobody else of the same user is touched."""
+        if self._peers.pop(peer.id, None) is None:
+            return
+        _discard(self._users, peer.actor.id, peer.id)
+        self._addresses[peer.address] -= 1
+        if not self._addresses[peer.address]:
+            del self._addresses[peer.address]
+        if isinstance(peer, Connection):
+            for room in list(peer.rooms):
+                self.leave(peer, room)
+        peer.end(1000)
+
+    def join(self, connection: Connection, room: str) -> None:
+        """Let a connection take part in a room."""
+        self._rooms.setdefault(room, {})[connection] = None
+        connection.rooms.add(room)
+
+    def leave(self, connection: Connection, room: str) -> None:
+        connection.rooms.discard(room)
+        _discard(self._rooms, room, connection)
+
+    def broadcast(self, room: str, data: Any, *, but: Connection | None = None) -> None:
+        """Send JSON to all connections in a room, on every node; it is encoded once."""
+        message = encoded(data)
+        self._broadcast(room, message, but)
+        self._node.tell(ROOM, b"\n".join((json.dumps(room).encode(), message.text)))
+
+    def send_to_user(self, user_id: UUID, data: Any) -> None:
+        """Send JSON to all connections of a user, on every node."""
+        message = encoded(data)
+        self._send_to_user(user_id, message)
+        self._node.tell(USER, b"\n".join((str(user_id).encode(), message.text)))
+
+    def present_changed(self, room: str, who: str, joined: bool) -> None:
+        """Tell the room, in this process: each node finds out by itself."""
+        # Of a channel with presence, the stream has the channel's name.
+        message = encoded({"t": "join" if joined else "leave", "ch": room, "who": who})
+        self._broadcast(room, message)
+
+    def kick(self, user_id: UUID) -> None:
+        """Close all connections of a user, on every node; they are told not to come back."""
+        self._kick(user_id)
+        self._node.tell(KICK, str(user_id).encode())
+
+    def counts(self) -> Counts:
+        users = len(self._users) - (None in self._users)
+        return Counts(len(self._peers), users, len(self._rooms))
+
+    def in_room(self, room: str) -> int:
+        """How many connections of this process are in a room."""
+        return len(self._rooms.get(room, ()))
+
+    def recheck(self, user_id: UUID | None = None) -> None:
+        """Look again at who a user is now, and at what they may; None for all users."""
+        users = list(self._users) if user_id is None else [user_id]
+        for each in users:
+            if each in self._users:
+                self._spawn(self._recheck(each))
+
+    async def drain(self, seconds: float) -> None:
+        """Send everybody away over this time, so that they do not come back all at once."""
+        self.draining = True
+        peers = list(self._peers.values())
+        random.shuffle(peers)
+        tasks = [
+            self._spawn(peer.drain(seconds * number / len(peers)))
+            for number, peer in enumerate(peers, 1)
+        ]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Look after the connections until the block ends, which ends them."""
+        self._spawn(self._tick_all())
+        try:
+            yield
+        finally:
+            for peer in list(self._peers.values()):
+                peer.end(1001)
+            while self._tasks:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks)
+
+    def _broadcast(self, room: str, message: Message, but: Connection | None = None) -> None:
+        for connection in self._rooms.get(room, ()):
+            if connection is not but:
+                connection.push(message)
+
+    def _send_to_user(self, user_id: UUID, message: Message) -> None:
+        for peer in self._users.get(user_id, {}).values():
+            if isinstance(peer, Connection):
+                peer.push(message)
+
+    def _kick(self, user_id: UUID) -> None:
+        for peer in list(self._users.get(user_id, {}).values()):
+            peer.end(KICKED, "kicked")
+
+    def _told_room(self, node: str, body: bytes) -> None:
+        room, _, text = body.partition(b"\n")
+        name = json.loads(room)
+        if name in self._rooms:
+            self._broadcast(name, Message(text))
+
+    def _told_user(self, node: str, body: bytes) -> None:
+        user, _, text = body.partition(b"\n")
+        self._send_to_user(UUID(user.decode()), Message(text))
+
+    async def _recheck(self, user_id: UUID | None) -> None:
+        for peer in list(self._users.get(user_id, {}).values()):
+            actor = await self._persistent(lambda peer=peer: self.renew(peer.actor))
+            if peer.id not in self._peers:
+                continue
+            if actor is None:
+                peer.end(BAD_TOKEN, "Sign in again.")
+            else:
+                await peer.renewed(actor)
+
+    async def renew(self, actor: Actor) -> Actor | None:
+        """Who an actor is now; None if they are nobody any more."""
+        door = self._doors.get(actor.door or "")
+        # A door of somebody who knows no way back lets in for good.
+        if door is None or door.renew is None:
+            return actor
+        return await door.renew(actor, self._kit)
+
+    async def _persistent(self, ask: Callable[[], Awaitable[Actor | None]]) -> Actor | None:
+        """Ask again while the database is away: nobody stays because it was."""
+        while True:
+            try:
+                return await ask()
+            except (Error, OSError) as error:
+                log.warning("a connection waits for the database", reason=type(error).__name__)
+                await asyncio.sleep(TICK)
+
+    async def _tick_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK)
+            for number, peer in enumerate(list(self._peers.values())):
+                if number % BATCH == 0:
+                    await asyncio.sleep(0)
+                try:
+                    peer.tick(loop.time())
+                except Exception as error:
+                    log.error("a connection failed", exc_info=error)
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name="ferrule-streams-connections")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _discard(index: dict[Any, dict[Any, Any]], key: Any, member: Any) -> None:
+    """Take a member out of what stands under a key, and the key out when nothing does."""
+    members: Iterable[Any] | None = index.get(key)
+    if members is not None:
+        index[key].pop(member, None)
+        if not index[key]:
+            del index[key]
+
+
+def _manager(connection: HTTPConnection) -> ConnectionManager:
+    return connection.scope["ferrule.kit"][ConnectionManager]
+
+
+Connections = Annotated[ConnectionManager, Depends(_manager)]

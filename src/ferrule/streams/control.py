@@ -1,0 +1,72 @@
+"""The control stream: what every node must know within a second, whatever the bus does.
+
+It is a stream as all others are, written in the transaction that takes something away, and watched
+by each node: the bus makes that quick, looking into the database makes it certain.
+"""
+
+import asyncio
+import json
+from uuid import UUID
+
+from ferrule.db.session import WriteSession
+from ferrule.streams.channels import Channel, Channels
+from ferrule.streams.connections import ConnectionManager
+from ferrule.streams.events import Event
+from ferrule.streams.hub import Hub
+
+KIND = "control"
+STREAM = "control/users"
+RECHECK = "recheck"
+
+control = Channel(kind=KIND, keep_days=1 / 24, keep_events=10_000)
+"""Nobody may subscribe to it: it has neither readers of its own nor authorization."""
+
+
+def recheck(session: WriteSession, user_id: UUID) -> None:
+    """Have every node look again, once this is committed, at what a user may.
+
+    Live connections whose login has ended are closed, subscriptions that are not authorized any
+    more end. Call it wherever somebody loses something: a login, a role, a membership.
+    """
+    if KIND in session.kit[Channels]:
+        session.emit(STREAM, RECHECK, {"user": str(user_id)})
+
+
+class Control:
+    """Reads the control stream for a node, from its start on."""
+
+    def __init__(self, hub: Hub, manager: ConnectionManager) -> None:
+        self._hub = hub
+        self._manager = manager
+        self._live = asyncio.Event()
+
+    async def start(self) -> None:
+        """Return once nothing is missed any more."""
+        self._hub.watch(STREAM)
+        self._hub.join(STREAM, self, None)
+        await self._live.wait()
+
+    def deliver(self, event: Event, epoch: str) -> bool:
+        told = json.loads(event.message.text)
+        if told["type"] == RECHECK:
+            self._manager.recheck(UUID(told["data"]["user"]))
+        return True
+
+    def replay(self, event: Event, epoch: str) -> bool:
+        return self.deliver(event, epoch)
+
+    def begun(self, epoch: str | None, top: int) -> None:
+        """Who connects from now on is known to the database as they are."""
+
+    def live(self, epoch: str | None, offset: int) -> None:
+        self._live.set()
+
+    def reset(self, epoch: str | None, offset: int) -> None:
+        self._manager.recheck()
+
+    async def drained(self) -> None:
+        """There is always room."""
+
+    def broken(self) -> None:
+        self._hub.join(STREAM, self, None)
+        self._manager.recheck()

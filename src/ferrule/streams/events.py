@@ -1,0 +1,110 @@
+"""Events as readers get them: encoded once, the same bytes in replay and live."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import to_json as pydantic_json
+
+from ferrule.db.types import to_json
+from ferrule.errors import Invalid
+from ferrule.streams.wire import Message
+
+MAX_DATA = 49_152
+"""Bytes of an event's data."""
+MAX_TYPE = 100
+
+
+class Event:
+    """An event at its place in a stream; `message` is what all of its readers are sent."""
+
+    __slots__ = ("_chunk", "message", "offset")
+
+    def __init__(self, offset: int, text: bytes) -> None:
+        self.offset = offset
+        self.message = Message(text)
+        self._chunk: bytes | None = None
+
+    def chunk(self, epoch: str) -> bytes:
+        """The event as server-sent events have it."""
+        if self._chunk is None:
+            self._chunk = b"id: %s:%d\ndata: %s\n\n" % (
+                epoch.encode(),
+                self.offset,
+                self.message.text,
+            )
+        return self._chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """An event before it has its offset; `data` is JSON."""
+
+    stream: str
+    type: str
+    data: str
+    by: UUID | None
+    at: datetime
+
+    def text(self, channel: str, offset: int) -> bytes:
+        """The event as a message of its channel."""
+        return f'{{"t":"ev","ch":{quoted(channel)},{self._fields(offset)}}}'.encode()
+
+    def item(self, offset: int) -> bytes:
+        """The event in a page."""
+        return f"{{{self._fields(offset)}}}".encode()
+
+    def _fields(self, offset: int) -> str:
+        by = f'"{self.by}"' if self.by else "null"
+        return (
+            f'"offset":{offset},"type":{quoted(self.type)},"at":"{rfc3339(self.at)}",'
+            f'"by":{by},"data":{self.data}'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events after a place, with the head of their stream when they were read."""
+
+    epoch: str | None
+    top: int
+    floor: int
+    rows: "Sequence[tuple[int, Emitted]]"
+
+    def events(self, channel: str) -> list[Event]:
+        return [Event(offset, emitted.text(channel, offset)) for offset, emitted in self.rows]
+
+
+def data_json(data: Any) -> str:
+    """The JSON of an event's data; `Invalid` if it is too large to be sent."""
+    if isinstance(data, BaseModel):
+        text = data.model_dump_json()
+    else:
+        try:
+            text = to_json(data)
+        except TypeError:
+            # With times, ids and decimals in it.
+            text = pydantic_json(data, inf_nan_mode="constants").decode()
+    if len(text) > MAX_DATA // 4 and len(text.encode()) > MAX_DATA:
+        raise Invalid(f"The data of an event has at most {MAX_DATA} bytes.")
+    return text
+
+
+def rfc3339(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+@lru_cache(maxsize=1024)
+def quoted(text: str) -> str:
+    """Text as JSON."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def control(t: str, **fields: Any) -> bytes:
+    """A message of the protocol that is no event."""
+    return to_json({"t": t, **fields}).encode()

@@ -1,0 +1,80 @@
+"""The log: streams, and their events."""
+
+import secrets
+import time
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Index, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ferrule.db.base import Base
+from ferrule.db.types import utcnow
+
+
+def new_stream_id() -> int:
+    """Milliseconds and 20 random bits: the events of streams of one time lie together."""
+    return time.time_ns() // 1_000_000 << 20 | secrets.randbits(20)
+
+
+def new_epoch() -> str:
+    """Tells a stream from those of the same name before it."""
+    return secrets.token_hex(4)
+
+
+class Log(DeclarativeBase):
+    """The base of the log's tables: no ids, no revisions, for nothing in them is ever changed."""
+
+    metadata = Base.metadata
+    type_annotation_map = Base.type_annotation_map
+
+
+class Stream(Log):
+    """A stream's head. Its events are those after `floor`, up to `top`.
+
+    Who appends raises `top`, which locks the row until the commit: that makes the order of offsets
+    the order of commits.
+    """
+
+    __tablename__ = "streams"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    kind: Mapped[str] = mapped_column(String(50))
+    epoch: Mapped[str] = mapped_column(String(16))
+    top: Mapped[int]
+    floor: Mapped[int] = mapped_column(default=0)
+    oldest_at: Mapped[datetime]
+
+
+Index("ix_streams_kind_oldest_at", Stream.kind, Stream.oldest_at)
+
+
+class StreamEvent(Log):
+    """An event. `data` is JSON as it is sent, so that replay and live are the same bytes.
+
+    No foreign key: who appends holds the stream's row, and looking it up again costs as much.
+    """
+
+    __tablename__ = "stream_events"
+
+    stream_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    type: Mapped[str] = mapped_column(String(100))
+    data: Mapped[str] = mapped_column(Text)
+    by: Mapped[UUID | None]
+    at: Mapped[datetime]
+
+
+class Ticket(Log):
+    """Lets its bearer open one connection; `hash` is that of the secret that was handed out."""
+
+    __tablename__ = "stream_tickets"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[UUID]
+    session_id: Mapped[UUID | None]
+    door: Mapped[str] = mapped_column(String(50))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    actor_expires_at: Mapped[datetime | None] = mapped_column(default=None)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)

@@ -1,0 +1,333 @@
+"""Where the readers of one stream meet in this process: those who are live, and those who join.
+
+Whoever is live has been handed every event up to `top`, so that one comparison serves them all. A
+reader who joins, or was too slow, reads the log by itself until it stands at `top`, too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from ferrule.errors import Error
+from ferrule.streams.events import Event, Page
+from ferrule.streams.position import Position
+
+PAGE = 200
+"""Events that are read from the log at once."""
+GAP = 0.03
+"""Seconds that an event which came too early waits for those before it, until they are read."""
+MAX_AHEAD = 512
+"""Events that came too early and are kept."""
+AGAIN = 0.5
+"""Seconds until the log is asked again after it did not answer."""
+
+ReadPage = Callable[[str, int, int], Awaitable[Page]]
+"""Reads a stream: its name, after which offset, how many events."""
+Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+"""Starts a task, which ends with the hub at the latest."""
+
+log = structlog.get_logger("ferrule.streams")
+
+
+class Stopped(Exception):
+    """A sink takes nothing any more."""
+
+
+class Sink(Protocol):
+    """What a reader hands its events to."""
+
+    def deliver(self, event: Event, epoch: str) -> bool:
+        """Take a live event; False if there is no room for it."""
+        ...
+
+    def replay(self, event: Event, epoch: str) -> bool:
+        """Take an event of the log, anyhow; whether there is room for more."""
+        ...
+
+    def begun(self, epoch: str | None, top: int) -> None:
+        """The reader begins, and this is the stream's head."""
+        ...
+
+    def live(self, epoch: str | None, offset: int) -> None:
+        """All events up to this one were handed over: from here on they come as they happen."""
+        ...
+
+    def reset(self, epoch: str | None, offset: int) -> None:
+        """Events are missing between the last one and this place, after which it goes on."""
+        ...
+
+    async def drained(self) -> None:
+        """Return when there is room for more; raise `Stopped` if there will be none."""
+        ...
+
+    def broken(self) -> None:
+        """The reader failed: nothing more will come."""
+        ...
+
+
+class Reader:
+    """One reader: a place in a stream, and what it hands its events to.
+
+    `since` None means live only: from the stream's top on.
+    """
+
+    def __init__(self, room: "Room", sink: Sink, since: Position | None) -> None:
+        self.room = room
+        self.sink = sink
+        self.epoch: str | None = since.epoch if since else None
+        self.last = since.offset if since else -1
+        self._from_top = since is None
+        # Without an epoch, 0 means all that is kept: nothing is missing before it.
+        self._from_floor = since is not None and since.epoch is None and since.offset == 0
+        self._begun = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Read on from the last event, until it is live."""
+        self.room.joining.add(self)
+        self._task = self.room.spawn(self._guarded(), "catching-up")
+
+    async def stop(self) -> None:
+        """Hand over nothing any more."""
+        self.room.leave(self)
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.wait([task])
+
+    def fall_behind(self, last: int) -> None:
+        """Go back to the log: there was no room for what follows this event."""
+        self.last = last
+        self.start()
+
+    async def _guarded(self) -> None:
+        try:
+            await self._catch_up()
+        except Stopped:
+            self.room.leave(self)
+        except Exception as error:
+            log.error("a reader failed", stream=self.room.stream, exc_info=error)
+            self.sink.broken()
+
+    async def _catch_up(self) -> None:
+        room = self.room
+        while True:
+            await self.sink.drained()
+            seen = room.seen
+            page = await room.page(max(self.last, 0))
+            room.contradict(seen, page)
+            events = self._take(page)
+            for event in events:
+                self.last = event.offset
+                if not self.sink.replay(event, page.epoch or ""):
+                    await self.sink.drained()
+            room.offer(page.epoch, events)
+            if len(page.rows) == PAGE:
+                continue
+            # Without an await between this and the look at what came meanwhile, nothing is missed.
+            if room.admit(self):
+                self.sink.live(self.epoch, self.last)
+                return
+            await room.mended()
+
+    def _take(self, page: Page) -> list[Event]:
+        """The events of a page that come next for this reader."""
+        if not self._begun:
+            self._begun = True
+            self.sink.begun(page.epoch, page.top)
+            if self._from_top:
+                self.epoch, self.last = page.epoch, page.top
+                return []
+        if self._from_floor and self.epoch is None:
+            self.last = max(self.last, page.floor)
+        replaced = self.epoch is not None and page.epoch != self.epoch
+        self.epoch = page.epoch
+        if replaced or self.last < page.floor:
+            self.last = page.floor
+            self.sink.reset(page.epoch, page.floor)
+        elif self.last > page.top:
+            # The log is younger than the reader: it came back from a backup.
+            self.last = page.top
+            self.sink.reset(page.epoch, page.top)
+        return [event for event in self.room.events(page) if event.offset > self.last]
+
+
+class Room:
+    """The readers of one stream in this process."""
+
+    def __init__(
+        self,
+        stream: str,
+        channel: str,
+        read: ReadPage,
+        *,
+        spawn: Spawn,
+        emptied: Callable[["Room"], None],
+    ) -> None:
+        self.stream = stream
+        self.channel = channel
+        self.epoch: str | None = None
+        self.top: int | None = None
+        """What all live readers were handed; None while nobody is live."""
+        self.seen = 0
+        """The highest offset that anybody spoke of."""
+        self.live: dict[Reader, None] = {}
+        self.joining: set[Reader] = set()
+        self._ahead: dict[int, Event] = {}
+        self.spawn = spawn
+        self._read = read
+        self._emptied = emptied
+        self._pages: dict[int, asyncio.Task[Page]] = {}
+        self._mending: asyncio.Task[None] | None = None
+
+    def offer(self, epoch: str | None, events: Sequence[Event]) -> None:
+        """Hand events to those who are live, each once and in order, wherever they came from."""
+        if not events:
+            return
+        self.seen = max(self.seen, events[-1].offset)
+        if self.top is None:
+            return
+        if self.epoch is None and self.top == 0:
+            # It did not exist when it was looked at.
+            self.epoch = epoch
+        if epoch != self.epoch:
+            self._mend()
+            return
+        for event in events:
+            if event.offset == self.top + 1:
+                self._hand_over(event)
+            elif event.offset > self.top and len(self._ahead) < MAX_AHEAD:
+                self._ahead[event.offset] = event
+        while self._ahead and (event := self._ahead.pop(self.top + 1, None)) is not None:
+            self._hand_over(event)
+        if self._lags():
+            self._mend(GAP)
+
+    def told(self, epoch: str | None, top: int) -> None:
+        """What the database has of the stream; looks whether a last event was missed."""
+        if self.top is None:
+            return
+        if epoch != self.epoch and (epoch is not None or self.epoch is not None):
+            self._mend()
+        elif top > self.top:
+            self.seen = max(self.seen, top)
+            self._mend()
+
+    def contradict(self, seen: int, page: Page) -> None:
+        """Believe the log where it has less than was spoken of before it was asked."""
+        if page.top < seen == self.seen:
+            self.seen = page.top
+
+    def admit(self, reader: Reader) -> bool:
+        """Whether a reader who has read the log to its end is live from now on."""
+        if self.top is None:
+            if reader.last < self.seen:
+                return False
+            self.epoch, self.top = reader.epoch, reader.last
+            self._ahead.clear()
+        elif reader.epoch != self.epoch or reader.last > self.top:
+            self._mend()
+            return False
+        elif reader.last < self.top:
+            return False
+        self.joining.discard(reader)
+        self.live[reader] = None
+        return True
+
+    def leave(self, reader: Reader) -> None:
+        """Forget a reader, by identity; the last one closes the room."""
+        self.joining.discard(reader)
+        self.live.pop(reader, None)
+        if not self.live:
+            self.top = None
+            self._ahead.clear()
+            if not self.joining:
+                self.close()
+
+    def close(self) -> None:
+        if self._mending is not None:
+            self._mending.cancel()
+        for task in self._pages.values():
+            task.cancel()
+        self._emptied(self)
+
+    def events(self, page: Page) -> list[Event]:
+        return page.events(self.channel)
+
+    async def page(self, after: int) -> Page:
+        """A page of the log. Readers who stand at the same place share it.
+
+        That loses nothing: what was committed since it was asked for has raised `seen`.
+        """
+        task = self._pages.get(after)
+        if task is None:
+            task = self._pages[after] = self.spawn(self._persistent(after), "reading")
+            task.add_done_callback(lambda _: self._pages.pop(after, None))
+        return await asyncio.shield(task)
+
+    async def mended(self) -> None:
+        """Return when those who are live were brought up to what is known to exist."""
+        if self._mending is not None:
+            await asyncio.wait([self._mending])
+
+    def _hand_over(self, event: Event) -> None:
+        self.top = event.offset
+        epoch = self.epoch or ""
+        slow = [reader for reader in self.live if not reader.sink.deliver(event, epoch)]
+        for reader in slow:
+            del self.live[reader]
+            reader.fall_behind(event.offset - 1)
+        if slow and not self.live:
+            self.top = None
+            self._ahead.clear()
+
+    def _mend(self, after: float = 0.0) -> None:
+        if self._mending is None or self._mending.done():
+            self._mending = self.spawn(self._bring_up(after), "mending")
+
+    async def _bring_up(self, after: float) -> None:
+        """Read what those who are live have not been handed."""
+        if after:
+            await asyncio.sleep(after)
+            if not self._lags():
+                return
+        while self.top is not None:
+            seen, asked = self.seen, self.top
+            page = await self.page(asked)
+            self.contradict(seen, page)
+            if not self._continues(page, asked):
+                return self._start_over()
+            self.offer(page.epoch, self.events(page))
+            if len(page.rows) < PAGE and not self._lags():
+                return
+
+    def _lags(self) -> bool:
+        """Whether there are events that those who are live have not been handed."""
+        return self.top is not None and self.top < self.seen
+
+    def _continues(self, page: Page, asked: int) -> bool:
+        """Whether a page goes on where those who are live stand."""
+        if self.top is None:
+            return True
+        if page.epoch != self.epoch and not (self.epoch is None and self.top == 0):
+            return False
+        return page.floor <= self.top and page.top >= asked
+
+    def _start_over(self) -> None:
+        """Let every reader find out by itself where the log goes on."""
+        last, self.top = self.top or 0, None
+        readers, self.live = self.live, {}
+        self.seen = 0
+        self._ahead.clear()
+        for reader in readers:
+            reader.fall_behind(last)
+
+    async def _persistent(self, after: int) -> Page:
+        while True:
+            try:
+                return await self._read(self.stream, after, PAGE)
+            except (Error, OSError) as error:
+                log.warning("a stream waits for the database", reason=type(error).__name__)
+                await asyncio.sleep(AGAIN)

@@ -1,0 +1,297 @@
+"""The protocol of `/ws`: what a client says, and what it is answered (docs/reference/live.md)."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeGuard
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import HTTPConnection
+
+from ferrule.actor import ANONYMOUS, identify
+from ferrule.db.database import Database
+from ferrule.db.types import to_json
+from ferrule.errors import Error, Forbidden, Invalid, NotFound, Unauthenticated
+from ferrule.kit import Kit
+from ferrule.streams.channels import Channels, Target
+from ferrule.streams.connection import BAD_TOKEN, DRAINING, Connection
+from ferrule.streams.connections import ConnectionManager
+from ferrule.streams.events import Event
+from ferrule.streams.hub import Hub
+from ferrule.streams.position import Position
+from ferrule.streams.presence import Presence
+from ferrule.streams.room import Reader
+from ferrule.streams.settings import StreamsSettings
+from ferrule.streams.wire import Message
+
+MAX_ID = 64
+MAX_CHANNEL = 200
+MAX_KEY = 200
+MAX_SIGNAL = 4096
+"""Bytes of a signal's data."""
+RETRY = frozenset({429, 503})
+"""Statuses after which the same message may succeed later."""
+
+log = structlog.get_logger("ferrule.streams")
+
+
+class Subscription:
+    """A channel that a connection reads: what its reader hands the events to."""
+
+    def __init__(self, session: "Session", target: Target, id: Any) -> None:
+        self.target = target
+        self.reader: Reader | None = None
+        self._session = session
+        self._connection = session.connection
+        self._id = id
+
+    def deliver(self, event: Event, epoch: str) -> bool:
+        return self._connection.push(event.message)
+
+    def replay(self, event: Event, epoch: str) -> bool:
+        self._connection.push(event.message, anyhow=True)
+        return self._connection.roomy
+
+    def begun(self, epoch: str | None, top: int) -> None:
+        self._session.answer(self._id, "ok", ch=self.target.name, epoch=epoch, offset=top)
+
+    def live(self, epoch: str | None, offset: int) -> None:
+        self._session.say("live", ch=self.target.name, epoch=epoch, offset=offset)
+
+    def reset(self, epoch: str | None, offset: int) -> None:
+        self._session.say("reset", ch=self.target.name, epoch=epoch, offset=offset)
+
+    async def drained(self) -> None:
+        await self._connection.drained()
+
+    def broken(self) -> None:
+        self._connection.end(1011, "internal error")
+
+
+class Session:
+    """One client of `/ws`."""
+
+    def __init__(self, kit: Kit, connection: Connection, request: HTTPConnection) -> None:
+        self.connection = connection
+        self._database = kit[Database]
+        self._channels = kit[Channels]
+        self._manager = kit[ConnectionManager]
+        self._hub = kit[Hub]
+        self._presence = kit[Presence]
+        self._settings = kit[StreamsSettings]
+        self._request = request
+        self._subscriptions: dict[str, Subscription] = {}
+        self._renewals = 0
+        self._does: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "sub": self._sub,
+            "unsub": self._unsub,
+            "pub": self._pub,
+            "signal": self._signal,
+            "presence": self._who,
+            "auth": self._auth,
+            "ping": self._ping,
+            "pong": self._nothing,
+        }
+        connection.on_renewed = self._authorize_again
+        connection.on_drain = self._gone
+
+    async def run(self, channels: Sequence[str], since: Sequence[str]) -> None:
+        """Serve the client until it goes; `channels` are subscribed to without being asked."""
+        self.say(
+            "hello",
+            conn=self.connection.id,
+            ping=self._settings.ping,
+            max=self._settings.max_message,
+        )
+        try:
+            for number, name in enumerate(channels):
+                message = {"t": "sub", "ch": name}
+                if number < len(since):
+                    message["since"] = since[number]
+                await self._handle(message)
+            async for message in self.connection:
+                await self._handle(message)
+                # Who does not take answers is not asked for more.
+                await self.connection.drained()
+        finally:
+            for name in list(self._subscriptions):
+                await self._end(name)
+
+    def say(self, t: str, **fields: Any) -> None:
+        """Send what is not dropped: an answer, or what changes for the client."""
+        self.connection.push(Message(to_json({"t": t, **fields}).encode()), anyhow=True)
+
+    def answer(self, id: Any, t: str, **fields: Any) -> None:
+        """Say it with the id of what it answers, if that had one."""
+        self.say(t, **({} if id is None else {"id": id}), **fields)
+
+    async def _handle(self, message: dict[str, Any]) -> None:
+        id = message.get("id")
+        if not (id is None or type(id) is int or (isinstance(id, str) and len(id) <= MAX_ID)):
+            id = None
+        t = message.get("t")
+        does = self._does.get(t) if _is_text(t) else None
+        try:
+            if does is None:
+                raise Invalid("There is no such message: see t.")
+            await does(message)
+        except Exception as error:
+            self._refuse(id, message, error)
+
+    def _refuse(self, id: Any, message: dict[str, Any], error: Exception) -> None:
+        code, detail, retry = _told(error)
+        if code == "internal_error":
+            log.error("a message failed", exc_info=error)
+        name = message.get("ch")
+        about = {"ch": name} if _is_text(name) and len(name) <= MAX_CHANNEL else {}
+        self.answer(id, "err", **about, code=code, detail=detail, retry=retry)
+
+    async def _sub(self, message: dict[str, Any]) -> None:
+        name = _channel(message)
+        since = None if message.get("since") is None else Position.parse(message["since"])
+        target = self._channels.target(name, self.connection.actor)
+        if len(self._subscriptions) >= self._settings.subscriptions:
+            raise Forbidden("This connection has too many subscriptions: open another.")
+        while True:
+            # What is taken away while it is being looked at is looked at again.
+            renewals = self._renewals
+            await self._authorize(target)
+            if renewals == self._renewals:
+                break
+        await self._end(name)
+        subscription = Subscription(self, target, message.get("id"))
+        self._subscriptions[name] = subscription
+        self.connection.join(target.stream)
+        subscription.reader = self._hub.join(target.stream, subscription, since)
+        if target.channel.presence:
+            self._presence.enter(target.stream, str(self.connection.actor.user_id))
+
+    async def _unsub(self, message: dict[str, Any]) -> None:
+        name = _channel(message)
+        await self._end(name)
+        self.answer(message.get("id"), "ok", ch=name)
+
+    async def _pub(self, message: dict[str, Any]) -> None:
+        name, key = _channel(message), message.get("key")
+        if key is not None and not (_is_text(key) and 1 <= len(key) <= MAX_KEY):
+            raise Invalid(f"A key is text of 1 to {MAX_KEY} characters.")
+        actor = self.connection.actor
+        target = self._channels.target(name, actor)
+        publish = target.channel.publish
+        if publish is None:
+            await self._authorize(target)
+            raise Forbidden("Nothing is published to this channel by its readers.")
+        async with self._database.write() as session:
+            answer = await publish(session, actor, target.id, message.get("data"), key)
+        self.answer(message.get("id"), "ok", ch=name, data=answer)
+
+    async def _signal(self, message: dict[str, Any]) -> None:
+        subscription = self._subscribed(message)
+        if not subscription.target.channel.signals:
+            raise Forbidden("There are no signals on this channel.")
+        data = to_json(message.get("data"))
+        if len(data.encode()) > MAX_SIGNAL:
+            raise Invalid(f"The data of a signal has at most {MAX_SIGNAL} bytes.")
+        self._manager.broadcast(
+            subscription.target.stream,
+            {
+                "t": "signal",
+                "ch": subscription.target.name,
+                "who": str(self.connection.actor.user_id),
+                "data": message.get("data"),
+            },
+            but=self.connection,
+        )
+
+    async def _who(self, message: dict[str, Any]) -> None:
+        subscription = self._subscribed(message)
+        if not subscription.target.channel.presence:
+            raise Forbidden("There is no presence on this channel.")
+        who = self._presence.present(subscription.target.stream)
+        self.answer(message.get("id"), "presence", ch=subscription.target.name, who=who)
+
+    async def _auth(self, message: dict[str, Any]) -> None:
+        """Show another token, before the one that is known expires."""
+        token = message.get("token")
+        if not _is_text(token) or not token.isascii() or not token.isprintable():
+            raise Invalid("Send the token.")
+        scope = {
+            **self._request.scope,
+            "headers": [(b"authorization", b"Bearer " + token.encode())],
+        }
+        scope.pop("ferrule.actor", None)
+        scope["query_string"] = b""
+        try:
+            actor = await identify(HTTPConnection(scope))
+        except Unauthenticated:
+            actor = ANONYMOUS
+        if actor.id != self.connection.actor.id or actor.id is None:
+            self.connection.end(BAD_TOKEN, "The token is not valid.")
+            return
+        await self.connection.renewed(actor)
+        self.answer(message.get("id"), "ok")
+
+    async def _ping(self, message: dict[str, Any]) -> None:
+        self.answer(message.get("id"), "pong")
+
+    async def _nothing(self, message: dict[str, Any]) -> None:
+        """A sign of life."""
+
+    async def _authorize(self, target: Target) -> None:
+        async with self._database.read() as session:
+            await self._channels.authorize(session, self.connection.actor, target)
+
+    async def _authorize_again(self) -> None:
+        """End the subscriptions that the actor may not have any more."""
+        self._renewals += 1
+        for name, subscription in list(self._subscriptions.items()):
+            try:
+                await self._authorize(subscription.target)
+            except (NotFound, Forbidden, Unauthenticated) as error:
+                if self._subscriptions.get(name) is subscription:
+                    await self._end(name)
+                    self._refuse(None, {"ch": name}, error)
+
+    async def _end(self, name: str) -> None:
+        subscription = self._subscriptions.pop(name, None)
+        if subscription is None:
+            return
+        target = subscription.target
+        self.connection.leave(target.stream)
+        if target.channel.presence:
+            self._presence.leave(target.stream, str(self.connection.actor.user_id))
+        if subscription.reader is not None:
+            await subscription.reader.stop()
+
+    def _subscribed(self, message: dict[str, Any]) -> Subscription:
+        subscription = self._subscriptions.get(_channel(message))
+        if subscription is None:
+            raise Forbidden("Subscribe to the channel first.")
+        return subscription
+
+    def _gone(self, within: float) -> None:
+        """Tell the client that it will be sent away, and when to come back."""
+        self.say("gone", code=DRAINING, after_ms=int(random.uniform(0, 1000 * within)))  # noqa: S311
+
+
+def _channel(message: dict[str, Any]) -> str:
+    name = message.get("ch")
+    if not _is_text(name) or not 1 <= len(name) <= MAX_CHANNEL:
+        raise Invalid("Name the channel: see ch.")
+    return name
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _told(error: Exception) -> tuple[str, str, bool]:
+    """What the client is told of an error: its code, its detail, whether to try again."""
+    if isinstance(error, Error):
+        return error.code, error.detail, error.status in RETRY
+    if isinstance(error, ValidationError):
+        return "validation_error", "The data has invalid fields.", False
+    if isinstance(error, SQLAlchemyError | OSError):
+        return "unavailable", "Try again shortly.", True
+    return "internal_error", "Internal Server Error", False

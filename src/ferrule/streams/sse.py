@@ -1,0 +1,180 @@
+"""Streams over HTTP: server-sent events, pages, and pages that are waited for."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from starlette.requests import Request
+
+from ferrule.actor import Actor
+from ferrule.db.types import to_json
+from ferrule.streams.channels import Target
+from ferrule.streams.connection import DRAINING, Peer
+from ferrule.streams.connections import ConnectionManager
+from ferrule.streams.events import Event, Page
+from ferrule.streams.hub import Hub
+from ferrule.streams.position import Position
+
+HEARTBEAT = 15.0
+"""Seconds between two comments, which keep the way open."""
+COMMENT = b":\n\n"
+MAX_WAITING = 1000
+"""Chunks that wait for a client; beyond, its events are read from the log later."""
+MAX_BYTES = 262_144
+
+Authorize = Callable[[Actor], Awaitable[None]]
+
+
+class EventStream(Peer):
+    """Server-sent events for one client."""
+
+    def __init__(
+        self, hub: Hub, request: Request, actor: Actor, target: Target, authorize: Authorize
+    ) -> None:
+        super().__init__(actor, request.client.host if request.client else None)
+        self.ended = False
+        self._hub = hub
+        self._target = target
+        self._authorize = authorize
+        self._chunks: deque[bytes] = deque()
+        self._bytes = 0
+        self._given = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    async def chunks(
+        self, manager: ConnectionManager, since: Position | None
+    ) -> AsyncGenerator[bytes]:
+        """What the client is sent, until it or the actor's right ends."""
+        reader = self._hub.join(self._target.stream, self, since)
+        try:
+            yield b"retry: 1000\n\n"
+            while not (self.ended and not self._chunks):
+                try:
+                    async with asyncio.timeout(HEARTBEAT):
+                        await self._given.wait()
+                except TimeoutError:
+                    yield COMMENT
+                    continue
+                self._given.clear()
+                while self._chunks:
+                    chunks, self._chunks, self._bytes = self._chunks, deque(), 0
+                    yield b"".join(chunks)
+                self._taken.set()
+        finally:
+            manager.disconnect(self)
+            await reader.stop()
+
+    def deliver(self, event: Event, epoch: str) -> bool:
+        if self.ended or not self._roomy:
+            return False
+        self._give(event.chunk(epoch))
+        return True
+
+    def replay(self, event: Event, epoch: str) -> bool:
+        self._give(event.chunk(epoch))
+        return self._roomy
+
+    def begun(self, epoch: str | None, top: int) -> None:
+        """The first message with an id says where the client stands."""
+
+    def live(self, epoch: str | None, offset: int) -> None:
+        self._say("live", epoch, offset)
+
+    def reset(self, epoch: str | None, offset: int) -> None:
+        self._say("reset", epoch, offset)
+
+    async def drained(self) -> None:
+        while not self._roomy:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def broken(self) -> None:
+        self.end(1011)
+
+    def end(self, code: int, reason: str = "") -> None:
+        self.ended = True
+        self._given.set()
+
+    async def renewed(self, actor: Actor) -> None:
+        await super().renewed(actor)
+        await self._authorize(actor)
+
+    async def drain(self, after: float) -> None:
+        after_ms = int(random.uniform(0, 1000 * after))  # noqa: S311
+        gone = to_json({"t": "gone", "code": DRAINING, "after_ms": after_ms})
+        self._give(f"retry: {after_ms}\ndata: {gone}\n\n".encode())
+        await super().drain(after)
+
+    def tick(self, now: float) -> None:
+        if self.actor.expired:
+            self.end(0)
+
+    @property
+    def _roomy(self) -> bool:
+        return len(self._chunks) < MAX_WAITING and self._bytes < MAX_BYTES
+
+    def _give(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._bytes += len(chunk)
+        self._given.set()
+
+    def _say(self, t: str, epoch: str | None, offset: int) -> None:
+        said = to_json({"t": t, "ch": self._target.name, "epoch": epoch, "offset": offset})
+        place = Position(offset, epoch)
+        self._give(f"id: {place}\ndata: {said}\n\n".encode())
+
+
+class Waiting:
+    """Waits for the next event of a stream, whichever it is."""
+
+    def __init__(self, hub: Hub, stream: str) -> None:
+        self._hub = hub
+        self._stream = stream
+        self._come = asyncio.Event()
+
+    async def page(self, since: Position, limit: int, seconds: float) -> tuple[Page, bool]:
+        """The page after a place, waited for if it is empty; whether events are missing between."""
+        page, reset = await self._read(since, limit)
+        if page.rows or reset or seconds <= 0:
+            return page, reset
+        reader = self._hub.join(self._stream, self, since)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._come.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await reader.stop()
+        return await self._read(since, limit)
+
+    async def _read(self, since: Position, limit: int) -> tuple[Page, bool]:
+        page = await self._hub.read(self._stream, since.offset, limit)
+        anew = since.epoch is not None and since.epoch != page.epoch
+        trimmed = 0 < since.offset < page.floor
+        if anew or trimmed:
+            return await self._hub.read(self._stream, page.floor, limit), True
+        return page, since.offset > page.top
+
+    def deliver(self, event: Event, epoch: str) -> bool:
+        self._come.set()
+        return True
+
+    def replay(self, event: Event, epoch: str) -> bool:
+        self._come.set()
+        return True
+
+    def begun(self, epoch: str | None, top: int) -> None:
+        """The page was read before."""
+
+    def live(self, epoch: str | None, offset: int) -> None:
+        """Now it waits."""
+
+    def reset(self, epoch: str | None, offset: int) -> None:
+        self._come.set()
+
+    async def drained(self) -> None:
+        """There is always room."""
+
+    def broken(self) -> None:
+        self._come.set()

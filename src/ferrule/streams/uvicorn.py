@@ -1,0 +1,327 @@
+"""WebSockets under `ferrule serve`: uvicorn's protocol, with a wire for prebuilt frames.
+
+It is uvicorn's for every route: who sends by ASGI notices nothing. Beyond that an application gets
+a `FrameWire`, a peer that does not read is aborted instead of waited for, what waits for the
+application and for the peer is bounded, and an idle connection holds little memory. `unmet` says
+whether uvicorn and websockets still are what this stands on.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
+
+from ferrule.streams.wire import ABORT, EXTENSION, FrameWire
+
+SLICE = 8192
+"""Bytes that are taken apart at once; what else has come waits until the application reads on."""
+FRAGMENTS = 256
+"""Parts of a message that are kept apart."""
+MAX_REASON = 123
+"""Bytes of the reason in a close frame."""
+
+# Shared by all connections that are not paused: each event of its own takes most of a KiB.
+_writable = asyncio.Event()
+_writable.set()
+
+
+class Inbox:
+    """What `asyncio.Queue` does for the messages of a connection, in a tenth of its memory."""
+
+    __slots__ = ("_loop", "_messages", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._messages: list[Any] = []
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def empty(self) -> bool:
+        return not self._messages
+
+    def put_nowait(self, message: Any) -> None:
+        self._messages.append(message)
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()
+
+    async def get(self) -> Any:
+        while not self._messages:
+            waiting = self._loop.create_future()
+            self._waiting.append(waiting)
+            await waiting
+        return self._messages.pop(0)
+
+
+class FrameProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket connection of uvicorn, whose wire its scope has under `extensions`."""
+
+    wire: FrameWire
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.queue = cast(Any, Inbox(self.loop))
+        self.writable = _writable
+        self._unread = b""
+        self._pong = b""
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.wire = FrameWire(self, self.transport, self.loop.time())
+        # The protocol of the request and its parser hold each other until a collection.
+        before: Any = self.transport.get_protocol()
+        if getattr(before, "parser", None) is not None:
+            before.parser = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unread = self._pong = b""
+        self.wire.lost()
+
+    def pause_writing(self) -> None:
+        self.wire.flowing = False
+        self.writable = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+        self.writable = _writable
+        if not self._is_open():
+            return
+        if self._pong:
+            self.transport.write(self._pong)
+            self._pong = b""
+        self.wire.flows()
+
+    def data_received(self, data: bytes) -> None:
+        self.wire.heard_at = self.loop.time()
+        if self.read_paused:
+            self._unread += data
+        else:
+            self._parse(data)
+
+    # What the server and the application call
+
+    def shutdown(self) -> None:
+        drains = self.wire.drains and not self.config.should_reload
+        if self.transport.is_closing() or (drains and self._is_open()):
+            return
+        super().shutdown()
+        self._bound()
+
+    def send_keepalive_ping(self) -> None:
+        if not self.wire.drains:
+            super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._bound()
+
+    def end(self, code: int, reason: str) -> None:
+        """Send a close frame; the application is told of it by the disconnect that it receives."""
+        if not self._is_open():
+            return
+        reason = reason.encode()[:MAX_REASON].decode(errors="ignore")
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        cast(Any, self.scope)["ferrule.closed"] = code
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self._bound()
+        self._read_on()
+
+    async def send(self, message: Any) -> None:
+        kind = message["type"]
+        await self.writable.wait()
+        if self.close_sent and self.handshake_complete:
+            # By the wire, or for a fault of the peer: the application may not know it yet.
+            if kind == "websocket.close":
+                return
+            raise ClientDisconnected
+        await super().send(message)
+        if self.close_sent:
+            # After an answer of HTTP uvicorn would still miss the handshake, and log an error.
+            self.handshake_complete = True
+            self._bound()
+            self._read_on()
+        elif kind == "websocket.accept" and self.handshake_complete:
+            self.request = self.response = cast(Any, None)
+            self.wire.flows()
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._read_on()
+        return message
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        if self.close_timer is None:
+            self._bound()
+
+    # What comes from the peer
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code != 101:
+            self._bound()
+            return
+        cast(Any, self.scope)["extensions"][EXTENSION] = self.wire
+        if _reads_frames(self.conn):
+            # A new parser, because the one that read the request keeps it for as long as it runs.
+            self.conn.parser = super(ServerProtocol, self.conn).parse()
+            next(self.conn.parser)
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= FRAGMENTS:
+            # Parts may be empty: without this a message of no size could fill the memory.
+            self.frames = [b"".join(self.frames)]
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        pongs = self.conn.data_to_send()
+        if self.close_sent or not pongs:
+            return
+        if self.wire.flowing or self.conn.state is not State.OPEN:
+            self.transport.write(b"".join(pongs))
+        else:
+            # Who pings and does not read gets the last answer alone (RFC 6455, 5.5.3).
+            self._pong = pongs[-1]
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._bound()
+
+    def handle_parser_exception(self) -> None:
+        if self.close_sent:
+            return
+        sent = self.conn.close_sent
+        code, reason = (1006, "") if sent is None else (sent.code, sent.reason)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if sent is None:
+            self.transport.close()
+        else:
+            self.close_sent = True
+            # Not closed while the peer sends: the reset would overtake the close frame.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._read_on()
+        self._bound()
+
+    def _is_open(self) -> bool:
+        """Whether frames of data may be sent."""
+        closing = self.close_sent or self.transport.is_closing()
+        return self.handshake_complete and not closing
+
+    def _bound(self) -> None:
+        """It is about to end: what the peer does not take within `ABORT` seconds is dropped."""
+        self.wire.flowing = False
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = None
+        if not self.disconnected:
+            self.close_timer = self.loop.call_later(ABORT, self.transport.abort)
+
+    def _parse(self, data: bytes) -> None:
+        for start in range(0, len(data), SLICE):
+            if self.read_paused:
+                self._unread = data[start:]
+                return
+            super().data_received(data[start : start + SLICE])
+
+    def _read_on(self) -> None:
+        """Read what came while the application did not, and then what comes."""
+        if self.close_sent:
+            self.read_paused = False
+        data, self._unread = self._unread, b""
+        self._parse(data)
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+
+def _reads_frames(conn: ServerProtocol) -> bool:
+    """Whether its parser has read the request and stands before the first frame."""
+    inner = getattr(conn.parser, "gi_yieldfrom", None)
+    waiting = getattr(inner, "gi_yieldfrom", None)
+    return getattr(waiting, "gi_code", None) is StreamReader.at_eof.__code__
+
+
+METHODS = {
+    "__init__": ("config", "server_state", "app_state", "_loop"),
+    "connection_made": ("transport",),
+    "connection_lost": ("exc",),
+    "pause_writing": (),
+    "resume_writing": (),
+    "data_received": ("data",),
+    "shutdown": (),
+    "send_keepalive_ping": (),
+    "keepalive_timeout": (),
+    "send": ("message",),
+    "receive": (),
+    "on_task_complete": ("task",),
+    "handle_connect": ("event",),
+    "handle_cont": ("event",),
+    "handle_ping": (),
+    "handle_close": ("event",),
+    "handle_parser_exception": (),
+}
+"""Methods of uvicorn's protocol that are replaced or called here, with their parameters."""
+ATTRIBUTES = (
+    *("close_sent", "close_timer", "config", "conn", "connections", "disconnected", "frames"),
+    *("handshake_complete", "initial_response", "loop", "queue", "read_paused", "tasks"),
+    *("transport", "writable"),
+)
+"""What it keeps of a connection and is used here."""
+CONNECTION = ("close_sent", "events", "parser", "reader", "state", "writes")
+CONNECTION_METHODS = ("data_to_send", "events_received", "parse", "receive_data", "send_close")
+"""The same of the protocol of websockets."""
+
+
+def unmet() -> list[str]:
+    """What uvicorn or websockets do not have any more of what this stands on; empty if all fits."""
+    found = list(_changed_methods())
+    config = SimpleNamespace(
+        **{"loaded": True, "loaded_app": None, "root_path": "", "asgi_version": "3.0"},
+        **{"ws_per_message_deflate": False, "ws_max_size": 1, "should_reload": False},
+        **{"ws_ping_interval": None, "ws_ping_timeout": None},
+    )
+    try:
+        loop = cast(asyncio.AbstractEventLoop, SimpleNamespace())
+        made = WebSocketsSansIOProtocol(cast(Any, config), ServerState(), {}, _loop=loop)
+        conn = made.conn
+    except (AttributeError, TypeError) as error:
+        return [*found, f"uvicorn's WebSocketsSansIOProtocol cannot be made: {error}"]
+    found += [
+        f"uvicorn's WebSocketsSansIOProtocol has no {name}"
+        for name in ATTRIBUTES
+        if name not in vars(made)
+    ]
+    if not isinstance(cast(Any, conn), ServerProtocol):
+        return [*found, "uvicorn's WebSocketsSansIOProtocol.conn is no websockets ServerProtocol"]
+    return found + [
+        f"websockets' ServerProtocol has no {name}"
+        for name in (*CONNECTION, *CONNECTION_METHODS)
+        if not hasattr(conn, name)
+    ]
+
+
+def _changed_methods() -> Iterator[str]:
+    for name, parameters in METHODS.items():
+        method = getattr(WebSocketsSansIOProtocol, name, None)
+        if method is None:
+            yield f"uvicorn's WebSocketsSansIOProtocol has no {name}"
+        elif tuple(inspect.signature(method).parameters)[1:] != parameters:
+            yield f"uvicorn's WebSocketsSansIOProtocol.{name} does not take {parameters}"

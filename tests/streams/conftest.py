@@ -1,0 +1,54 @@
+"""Brokers for buses and nodes, which are the same for both."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+import structlog.testing
+from redis.asyncio import Redis
+
+from ferrule.testing import TestDatabases
+from tests.streams.brokers import REDIS, Broker, answers, missing
+
+
+@pytest.fixture(params=["memory", "redis", "postgresql"])
+def kind(request: pytest.FixtureRequest, databases: TestDatabases) -> str:
+    """The bus that a test runs on: each in turn."""
+    kind: str = request.param
+    parts = urlsplit(REDIS)
+    if kind == "redis" and not answers(parts.hostname or "", parts.port or 6379):
+        missing("Redis does not answer")
+    if kind == "postgresql" and (why := databases.why_no_postgres()):
+        missing(f"PostgreSQL does not answer {why}")
+    return kind
+
+
+@pytest_asyncio.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Ends what a test has begun."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture
+async def broker(kind: str, databases: TestDatabases, tmp_path: Path) -> AsyncIterator[Broker]:
+    """Makes buses under a name that nobody else has."""
+    url = await databases.create(kind, tmp_path) if kind == "postgresql" else REDIS
+    async with AsyncExitStack() as stack:
+        broker = Broker(kind, url, f"ferrule-test-{secrets.token_hex(4)}", stack)
+        yield broker
+    if kind == "redis":
+        async with Redis.from_url(REDIS) as redis:
+            await redis.delete(f"{broker.namespace}:bus", f"{broker.namespace}-2:bus")
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """What is logged meanwhile."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines

@@ -1,0 +1,451 @@
+"""The protocol that `ferrule serve` gives to uvicorn: what uvicorn does, and what it does not."""
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import Protocol
+
+from ferrule.streams import uvicorn as ours
+from ferrule.streams.uvicorn import FrameProtocol, unmet
+from ferrule.streams.wire import EXTENSION, FrameWire, Message
+from tests.streams.peer import CLOSE, CONT, PING, PONG, TEXT, Peer, frame, served, soon
+
+ABORT = 0.3
+LARGE = Message(b"x" * 100_000)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ours, "ABORT", ABORT)
+
+
+@pytest.fixture(autouse=True)
+def _unharmed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever a client does: no stack in the log, neither of uvicorn nor of the loop."""
+    yield
+    bad = [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+    assert not bad, bad
+
+
+def on_both_loops(scenario: Callable[[], Awaitable[None]]) -> Any:
+    @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+    def test(loop: Any) -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(scenario())
+
+    return test
+
+
+class Live:
+    """An application that accepts, and keeps what it receives until it is told to read no more."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.wire: FrameWire = None  # type: ignore[assignment]
+        self.reading = asyncio.Event()
+        if reads:
+            self.reading.set()
+        self.received: list[Any] = []
+        self.ended = 0
+        self.lost = 0
+        self.send: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.wire = scope["extensions"][EXTENSION]
+        self.wire.on_lost = self._lost
+        self.send = send
+        assert (await receive())["type"] == "websocket.connect"
+        assert not self.wire.flowing
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await self.reading.wait()
+                message = await receive()
+                self.received.append(message)
+                if message["type"] == "websocket.disconnect":
+                    break
+        finally:
+            self.ended += 1
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    @property
+    def protocol(self) -> FrameProtocol:
+        owner = self.wire._owner
+        assert isinstance(owner, FrameProtocol)
+        return owner
+
+    @property
+    def texts(self) -> list[str]:
+        return [each["text"] for each in self.received if each["type"] == "websocket.receive"]
+
+    @property
+    def code(self) -> int | None:
+        codes = [m["code"] for m in self.received if m["type"] == "websocket.disconnect"]
+        return codes[0] if codes else None
+
+    async def over(self, server: Any) -> None:
+        """Return when nothing is left of the connection."""
+        await soon(lambda: self.ended and self.lost)
+        await soon(lambda: not server.server_state.connections and not server.server_state.tasks)
+        assert (self.ended, self.lost) == (1, 1)
+        assert not self.wire.flowing
+
+    async def fill(self) -> None:
+        """Write until the transport takes no more."""
+        while self.wire.flowing:
+            self.wire.write(LARGE)
+            await asyncio.sleep(0)
+
+
+def test_what_it_stands_on_is_there() -> None:
+    """If this fails after an upgrade, read what changed in uvicorn or websockets, and follow it.
+
+    Until then `ferrule serve` serves WebSockets by uvicorn's own protocol.
+    """
+    assert unmet() == []
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(WebSocketsSansIOProtocol, "handle_ping")
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "send", lambda self, message, more: None)
+    monkeypatch.delattr(Protocol, "data_to_send")
+    assert unmet() == [
+        "uvicorn's WebSocketsSansIOProtocol.send does not take ('message',)",
+        "uvicorn's WebSocketsSansIOProtocol has no handle_ping",
+        "websockets' ServerProtocol has no data_to_send",
+    ]
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "__init__", lambda self: None)
+    assert any("cannot be made" in each for each in unmet())
+
+
+@on_both_loops
+async def test_frames_and_asgi_messages_keep_their_order() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        for number in range(0, 9, 3):
+            app.wire.write(Message(f"{number}".encode()))
+            await app.send({"type": "websocket.send", "text": f"{number + 1}"})
+            app.wire.write(Message(f"{number + 2}".encode()))
+        assert [await peer.receive_text() for _ in range(9)] == [f"{n}" for n in range(9)]
+        peer.send_text("hello")
+        await soon(lambda: app.texts == ["hello"])
+
+
+@on_both_loops
+async def test_the_peer_is_heard_of() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        before = app.wire.heard_at
+        assert app.wire.pings
+        app.wire.ping()
+        assert await peer.receive() == (PING, b"")
+        await asyncio.sleep(0.02)
+        assert app.wire.heard_at == before
+        peer.send(PONG)
+        await soon(lambda: app.wire.heard_at > before)
+        peer.send(PING, b"are you there")
+        assert await peer.receive() == (PONG, b"are you there")
+        assert app.received == []
+
+
+@on_both_loops
+async def test_closing_tells_both_sides() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        protocol = app.protocol
+        app.wire.write(Message(b"last"))
+        app.wire.close(4001, "draining" + "g" * 200)
+        app.wire.close(4002)
+        assert not app.wire.flowing
+        assert await peer.receive_text() == "last"
+        await soon(lambda: app.ended)
+        # The application has not been told by whom it was closed: this is no mistake of its.
+        await app.send({"type": "websocket.close", "code": 1000})
+        with pytest.raises(ClientDisconnected):
+            await app.send({"type": "websocket.send", "text": "too late"})
+        peer.send_text("too late")
+        code, reason = await peer.closed() or (0, "")
+        assert code == 4001
+        assert reason == "draining" + "g" * 115
+        await app.over(server)
+        assert (app.code, app.texts) == (4001, [])
+        assert protocol.close_timer is None
+        app.wire.close(4001)
+        app.wire.abort()
+        app.wire.ping()
+
+
+@on_both_loops
+async def test_a_peer_that_closes_is_answered() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        peer.send(CLOSE, (3000).to_bytes(2, "big") + b"enough")
+        assert await peer.closed() == (3000, "enough")
+        await app.over(server)
+        assert app.code == 3000
+
+
+@on_both_loops
+async def test_a_peer_that_vanishes_is_noticed() -> None:
+    app = Live()
+    async with served(app) as server:
+        async with Peer(server.port):
+            await soon(lambda: app.wire.flowing)
+        await app.over(server)
+        assert app.code in (1005, 1006)
+
+
+@pytest.mark.parametrize("how", ["wire", "uvicorn", "peer"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_w4_who_does_not_read_is_aborted(how: str, loop: Any) -> None:
+    # uvicorn closes whom its own pings do not reach, and then waits for them to read.
+    pings = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05} if how == "uvicorn" else {}
+
+    async def scenario() -> None:
+        app = Live()
+        async with served(app, **pings) as server, Peer(server.port) as peer:
+            await soon(lambda: app.wire)
+            await app.fill()
+            began = asyncio.get_running_loop().time()
+            if how == "wire":
+                app.wire.close(4008)
+            elif how == "peer":
+                peer.send(CLOSE, b"\x03\xe8")
+            assert app.wire.buffered
+            await app.over(server)
+            assert asyncio.get_running_loop().time() - began < ABORT + 1
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@on_both_loops
+async def test_it_flows_again_when_the_peer_reads() -> None:
+    app = Live()
+    flowed: list[float] = []
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        app.wire.on_flowing = lambda: flowed.append(app.wire.buffered)
+        await app.fill()
+        assert app.wire.buffered > 65_536
+        app.wire.ping()
+        sending = asyncio.create_task(app.send({"type": "websocket.send", "text": "after"}))
+        await asyncio.sleep(0.05)
+        assert not flowed
+        assert not sending.done()
+        last = ""
+        while last != "after":
+            last = await peer.receive_text()
+        assert flowed
+        assert app.wire.flowing
+        await sending
+
+
+@on_both_loops
+async def test_w4_who_pings_and_does_not_read_gets_one_answer() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        await app.fill()
+        held = app.wire.buffered
+        for number in range(2000):
+            peer.send(PING, f"{number:0100}".encode())
+        await peer.writer.drain()
+        await soon(lambda: app.protocol._pong.endswith(b"1999"))
+        assert app.wire.buffered == held
+        answers = []
+        while not answers:
+            received = await peer.receive()
+            assert received is not None
+            answers += [received[1]] if received[0] == PONG else []
+        assert answers == [f"{1999:0100}".encode()]
+
+
+@on_both_loops
+async def test_w4_a_message_over_the_size_is_refused_at_its_head() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        peer.send(TEXT, length=65_537)
+        # What follows must not reset the connection before the reason is read.
+        peer.writer.write(b"x" * 20_000)
+        code, _ = await peer.closed() or (0, "")
+        assert code == 1009
+        with pytest.raises(ClientDisconnected):
+            await app.send({"type": "websocket.send", "text": "too late"})
+        peer.writer.close()
+        await app.over(server)
+        assert (app.code, app.texts) == (1009, [])
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(b"\x83\x80" + bytes(4), 1002), (b"\x81\x01x", 1002), (frame(TEXT, b"\xff"), 1007)],
+    ids=["unknown opcode", "unmasked", "no UTF-8"],
+)
+def test_what_is_no_websocket_is_refused(loop: Any, sent: bytes, code: int) -> None:
+    async def scenario() -> None:
+        app = Live()
+        async with served(app) as server, Peer(server.port) as peer:
+            await soon(lambda: app.wire.flowing)
+            peer.writer.write(sent + frame(PING) * 3 + frame(TEXT, b"more"))
+            told = await peer.closed()
+            assert told
+            assert told[0] == code
+            peer.writer.close()
+            await app.over(server)
+            assert app.texts == []
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@on_both_loops
+async def test_w4_messages_that_nobody_reads_stay_bytes() -> None:
+    app = Live(reads=False)
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        peer.writer.write(b"".join(frame(TEXT, b"%d" % n) for n in range(10_000)))
+        await soon(lambda: app.protocol.read_paused)
+        await asyncio.sleep(0.05)
+        assert len(app.protocol.queue._messages) < ours.SLICE / 6  # type: ignore[attr-defined]
+        app.reading.set()
+        await soon(lambda: len(app.texts) == 10_000)
+        assert app.texts == [f"{n}" for n in range(10_000)]
+
+
+@on_both_loops
+async def test_a_close_behind_unread_messages_is_seen() -> None:
+    app = Live(reads=False)
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        peer.writer.write(b"".join(frame(TEXT, b"%d" % n) for n in range(3000)))
+        peer.send(CLOSE, b"\x03\xe8")
+        await soon(lambda: app.protocol._unread)
+        app.wire.close(4001)
+        assert await peer.closed() == (4001, "")
+        app.reading.set()
+        await app.over(server)
+
+
+@on_both_loops
+async def test_w4_a_message_of_countless_parts_stays_small() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        peer.send(TEXT, b"a", fin=False)
+        for _ in range(5000):
+            peer.send(CONT, b"", fin=False)
+        peer.send(PING)
+        assert await peer.receive() == (PONG, b"")
+        assert len(app.protocol.frames) <= ours.FRAGMENTS
+        peer.send(CONT, b"b")
+        await soon(lambda: app.texts == ["ab"])
+
+
+@on_both_loops
+async def test_what_drains_is_left_alone_at_the_end() -> None:
+    drained, other = Live(), Live()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (drained if scope["path"] == "/drained" else other)(scope, receive, send)
+
+    async with (
+        served(app) as server,
+        Peer(server.port, "/drained") as peer,
+        Peer(server.port) as others,
+    ):
+        await soon(lambda: drained.wire and other.wire and other.wire.flowing)
+        drained.wire.drains = True
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        assert await others.closed() == (1012, "")
+        await soon(lambda: other.ended)
+        drained.wire.write(Message(b"still here"))
+        assert await peer.receive_text() == "still here"
+        drained.wire.close(4001)
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        assert await peer.closed() == (4001, "")
+        await drained.over(server)
+
+
+@on_both_loops
+async def test_refusals_are_answers_of_http() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] == "/closed":
+            await send({"type": "websocket.close"})
+            return
+        headers = [(b"content-length", b"4"), (b"retry-after", b"1")]
+        await send({"type": "websocket.http.response.start", "status": 429, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"busy"})
+
+    async with served(app) as server:
+        async with Peer(server.port) as peer:
+            assert (peer.status, peer.body, peer.headers["retry-after"]) == (429, b"busy", "1")
+        async with Peer(server.port, "/closed") as peer:
+            assert peer.status == 403
+        async with Peer(server.port, Sec_WebSocket_Version="7") as peer:
+            assert peer.status == 400
+        await soon(lambda: not server.server_state.connections)
+
+
+@on_both_loops
+async def test_an_idle_connection_keeps_nothing_of_its_request() -> None:
+    app = Live()
+    gc.collect()
+    gc.disable()
+    try:
+        async with served(app) as server, Peer(server.port):
+            await soon(lambda: app.wire.flowing)
+            protocol = app.protocol
+            assert protocol.request is protocol.response is None
+            assert not [o for o in gc.get_objects() if isinstance(o, HttpToolsProtocol)]
+            assert protocol.conn.parser.gi_frame.f_locals.get("request") is None
+    finally:
+        gc.enable()
+
+
+@on_both_loops
+async def test_pings_of_uvicorn_are_for_those_who_send_none() -> None:
+    app, other = Live(), Live()
+
+    async def both(scope: Any, receive: Any, send: Any) -> None:
+        await (app if scope["path"] == "/drained" else other)(scope, receive, send)
+
+    async with (
+        served(both, ws_ping_interval=0.05, ws_ping_timeout=0.2) as server,
+        Peer(server.port, "/drained") as peer,
+        Peer(server.port) as others,
+    ):
+        await soon(lambda: app.wire and app.wire.flowing)
+        app.wire.drains = True
+        assert await others.closed() == (1011, "keepalive ping timeout")
+        assert app.wire.flowing
+        app.wire.write(Message(b"no ping before this"))
+        assert await peer.receive_text() == "no ping before this"
+
+
+async def test_two_who_receive_both_get_on() -> None:
+    inbox = ours.Inbox(asyncio.get_running_loop())
+    first, second, third = (asyncio.create_task(inbox.get()) for _ in range(3))
+    await asyncio.sleep(0)
+    first.cancel()
+    inbox.put_nowait(1)
+    inbox.put_nowait(2)
+    assert {await second, await third} == {1, 2}
+    assert inbox.empty()
