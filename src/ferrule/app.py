@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as distribution_version
 from typing import Any, cast
@@ -28,7 +28,7 @@ from ferrule.http.edge import Edge
 from ferrule.http.envelope import Envelope
 from ferrule.http.index import RouteIndex
 from ferrule.http.openapi import describe
-from ferrule.http.routes import API, RouteNames, check_routes, endpoints
+from ferrule.http.routes import API, RouteNames, check_routes, endpoints, routers
 from ferrule.jobs.engine import engine as jobs
 from ferrule.jobs.functions import JobFunctions
 from ferrule.jobs.hint import Hint
@@ -41,12 +41,13 @@ from ferrule.mail.templates import Templates
 from ferrule.module import Module, resolve
 from ferrule.observability import health, logs
 from ferrule.observability.metrics import Metrics, metrics_routes
+from ferrule.resources.router import ResourceRouter
 from ferrule.security.passwords import PasswordHasher
 from ferrule.security.safety import refuse_unsafe
 from ferrule.security.secrets import Secrets, load_or_create_secret
 from ferrule.security.tokens import Tokens
 from ferrule.settings import Settings, load_settings
-from ferrule.streams.channels import Channels
+from ferrule.streams.channels import Channel, Channels
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.engine import engine as streams
 
@@ -73,7 +74,7 @@ class Ferrule(FastAPI):
         )
         self.modules = modules
         self.jobs = JobFunctions(modules)
-        self.channels = Channels(channel for module in modules for channel in module.channels)
+        self.channels = Channels(channel for module in modules for channel in _channels(module))
         self.doors = Doors(door for module in modules for door in module.doors)
         self.refusal: ConfigurationError | None = None
         self._traced = True
@@ -220,14 +221,23 @@ def create_app(
     return app
 
 
-def _engines(modules: Sequence[Module]) -> Iterator[Module]:
+def _engines(modules: Sequence[Module]) -> list[Module]:
     """The modules of the kit whose tables and routes are there because some module needs them."""
     working = any(module.jobs for module in modules)
-    live = any(module.channels or streams.name in module.requires for module in modules)
-    if working or live:
-        yield streams
+    live = any(_channels(module) or streams.name in module.requires for module in modules)
+    needed = [streams] if live or working else []
     if working:
-        yield jobs
+        needed.append(jobs)
+    return [engine for engine in needed if engine not in modules]
+
+
+def _channels(module: Module) -> list[Channel]:
+    """The channels of a module, with those of its resources."""
+    found = [*module.channels]
+    for router in routers(module.router) if module.router is not None else ():
+        if isinstance(router, ResourceRouter) and router.resource.channel is not None:
+            found.append(router.resource.channel)
+    return found
 
 
 def _add_routes(app: Ferrule) -> None:

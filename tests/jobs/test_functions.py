@@ -76,7 +76,7 @@ def test_without_jobs_there_is_no_queue() -> None:
     app = create_app(modules=[])
     assert [module.name for module in app.modules] == []
     app = create_app(modules=[Module(name="a", jobs=(job(one),))])
-    assert [module.name for module in app.modules] == ["jobs", "a"]
+    assert [module.name for module in app.modules] == ["streams", "jobs", "a"]
 
 
 def test_it_waits_longer_after_each_attempt_and_not_all_alike() -> None:

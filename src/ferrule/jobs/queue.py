@@ -37,6 +37,7 @@ from ferrule.db.clock import database_now
 from ferrule.db.session import WriteSession
 from ferrule.db.statements import Prebuilt, prebuilt
 from ferrule.jobs.models import CANCELLED, FAILED, QUEUED, RUNNING, Job
+from ferrule.jobs.progress import PROGRESS, tell
 
 JOBS: Final = cast(Table, Job.__table__)
 WORKER_DIED = "Its worker died, or did not answer for the time of its lease."
@@ -226,6 +227,8 @@ async def _claimed(
         more = {"level": level, "most": limit - len(claimed)}
         rows = await session.execute(statement, {**values, **more})
         claimed += [Claimed(**row) for row in rows.mappings()]
+    for each in claimed:
+        tell(session, each.id, each.actor_id, RUNNING, attempts=each.attempts)
     return claimed
 
 
@@ -290,9 +293,13 @@ async def reap(session: WriteSession) -> list[tuple[UUID, str, str]]:
             lease_until=None,
             revision=JOBS.c.revision + 1,
         )
-        .returning(JOBS.c.id, JOBS.c.kind, JOBS.c.status)
+        .returning(JOBS.c.id, JOBS.c.kind, JOBS.c.status, JOBS.c.actor_id)
     )
-    return [(id, kind, status) for id, kind, status in (await session.execute(statement))]
+    reaped: list[tuple[UUID, str, str]] = []
+    for id, kind, status, actor_id in await session.execute(statement):
+        tell(session, id, actor_id, status, error=WORKER_DIED)
+        reaped.append((id, kind, status))
+    return reaped
 
 
 @dataclass(frozen=True)
@@ -369,10 +376,11 @@ _OUTCOME = (
 async def record(session: WriteSession, outcomes: Sequence[Outcome]) -> None:
     """Store what became of these attempts; of one whose claim is over, nothing."""
     # In one order, so that two who store several do not wait for each other in a circle.
-    rows = [each.parameters() for each in sorted(outcomes, key=lambda each: each.claimed.id)]
-    await (await session.connection()).execute(_OUTCOME, rows)
+    ordered = sorted(outcomes, key=lambda each: each.claimed.id)
+    await _store(session, _OUTCOME, [(each.claimed, each.parameters()) for each in ordered])
 
 
+_TOLD = (JOBS.c.status, JOBS.c.progress, JOBS.c.note, JOBS.c.error, JOBS.c.attempts)
 _PROGRESS = (
     update(JOBS)
     .where(
@@ -393,10 +401,27 @@ async def record_progress(
 ) -> None:
     """Store how far these jobs are."""
     rows = [
-        {"the_id": c.id, "the_epoch": c.epoch, "the_progress": fraction, "the_note": note}
+        (c, {"the_id": c.id, "the_epoch": c.epoch, "the_progress": fraction, "the_note": note})
         for c, fraction, note in sorted(noted, key=lambda each: each[0].id)
     ]
-    await (await session.connection()).execute(_PROGRESS, rows)
+    await _store(session, _PROGRESS, rows)
+
+
+async def _store(
+    session: WriteSession, statement: Any, rows: Sequence[tuple[Claimed, dict[str, Any]]]
+) -> None:
+    """Change these jobs, as far as their claims are not over, and tell those who asked for them."""
+    connection = await session.connection()
+    unasked = [values for claimed, values in rows if claimed.actor_id is None]
+    if unasked:
+        await connection.execute(statement, unasked)
+    for claimed, values in rows:
+        if claimed.actor_id is None:
+            continue
+        changed = (await connection.execute(statement.returning(*_TOLD), values)).mappings().first()
+        if changed is not None:
+            type = PROGRESS if changed["status"] == RUNNING else None
+            tell(session, claimed.id, claimed.actor_id, type=type, **changed)
 
 
 async def purge(session: WriteSession, statuses: Sequence[str], days: float) -> int:

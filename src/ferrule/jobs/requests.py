@@ -16,6 +16,7 @@ from ferrule.errors import Conflict, Invalid
 from ferrule.jobs.functions import MAX_PRIORITY, JobFunction, JobFunctions
 from ferrule.jobs.hint import Hint
 from ferrule.jobs.models import CANCELLED, FAILED, FINISHED, QUEUED, WAITING, Job
+from ferrule.jobs.progress import tell
 from ferrule.jobs.queue import JOBS
 from ferrule.observability.rendering import request_id
 
@@ -102,6 +103,8 @@ async def cancel(session: WriteSession, job: Job) -> Job:
     await session.refresh(job)
     if changed is None:
         raise Conflict(f"The job is {job.status}: it cannot be cancelled any more.")
+    type = CANCELLED if job.status == CANCELLED else "cancelling"
+    tell(session, job.id, job.actor_id, job.status, type=type)
     return job
 
 

@@ -147,9 +147,11 @@ class _Counting:
         _counts()
         return await self._driver.fetch(statement, values)
 
-    async def write(self, writes: Sequence[tuple[Prebuilt, Mapping[str, Any]]]) -> None:
+    async def write(
+        self, writes: Sequence[tuple[Prebuilt, Mapping[str, Any]]]
+    ) -> list[Sequence[Any]]:
         _counts(len(writes))
-        await self._driver.write(writes)
+        return await self._driver.write(writes)
 
     async def close(self) -> None:
         await self._driver.close()

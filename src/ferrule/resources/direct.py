@@ -21,7 +21,7 @@ from ferrule.db.session import ReadOnly, ReadSession, WriteSession, Writing
 from ferrule.db.statements import Prebuilt, PrebuiltInsert, Row, Values, prebuilt
 from ferrule.errors import NotFound
 from ferrule.resources.query import ListQuery
-from ferrule.resources.service import Resource
+from ferrule.resources.service import Resource, overridden
 
 M = TypeVar("M", bound=Base)
 MAX_SHAPES = 256
@@ -49,7 +49,7 @@ class Direct(Generic[M]):
     def __init__(self, resource: Resource[M]) -> None:
         self.resource = resource
         self._shapes: dict[tuple[Any, ...], _Shape] = {}
-        self._own = _overridden(type(resource))
+        self._own = overridden(type(resource))
 
     async def get(self, session: ReadSession, actor: Actor, id: UUID) -> M | Row:
         """The row; `NotFound` if it does not exist or is not the actor's."""
@@ -70,12 +70,14 @@ class Direct(Generic[M]):
 
     def create(self, session: WriteSession, actor: Actor, data: BaseModel) -> Row | None:
         """A new row, which is stored with the commit."""
-        hooks = {"authorize", "validate", "react", "create", "_values"}
+        hooks = {"authorize", "validate", "react", "create", "_values", "_changed"}
         if not self._names or self._insert is None or self._own & hooks:
             return None
         attribute = self.resource.attribute
         values = {attribute[name]: getattr(data, name) for name in type(data).model_fields}
-        return session.insert(self._insert, **{**values, **self._visible(actor)})
+        row = session.insert(self._insert, **{**values, **self._visible(actor)})
+        self.resource.emit(session, actor, "create", row)
+        return row
 
     @cached_property
     def _names(self) -> list[str]:
@@ -214,12 +216,6 @@ class Direct(Generic[M]):
             after=after,
         )
         return _Shape(ordering, prebuilt(windowed), prebuilt(counted))
-
-
-def _overridden(kind: type[Any]) -> set[str]:
-    """The names of `Resource` that a subclass has its own way with."""
-    above = kind.__mro__[: kind.__mro__.index(Resource)]
-    return {name for each in above for name in vars(each) if hasattr(Resource, name)}
 
 
 def _untouched(mapper: Mapper[Any]) -> bool:

@@ -20,6 +20,14 @@ ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The row's revisio
 LOCATION = {"Location": {"schema": {"type": "string"}, "description": "Address of the new row."}}
 
 
+class ResourceRouter(APIRouter):
+    """A router that knows its resource, whose channel the application declares by it."""
+
+    def __init__(self, resource: Resource[Any]) -> None:
+        super().__init__(prefix=f"/{resource.name}", tags=[resource.name])
+        self.resource = resource
+
+
 def resource_router(resource: Resource[Any], *, without: Collection[Action] = ()) -> APIRouter:
     """A router under `/<table>` with the routes of a resource, but those in `without`.
 
@@ -31,7 +39,7 @@ def resource_router(resource: Resource[Any], *, without: Collection[Action] = ()
     left_out: set[Action] = set(without)
     if not issubclass(resource.model, SoftDeleted):
         left_out.add("restore")
-    router = APIRouter(prefix=f"/{resource.name}", tags=[resource.name])
+    router = ResourceRouter(resource)
     direct = Direct(resource)
     for action, add in _ROUTES.items():
         if action not in left_out:

@@ -25,9 +25,18 @@ from ferrule.http.etag import ANY_REVISION, IfMatch
 from ferrule.resources.bounds import check_bounds
 from ferrule.resources.query import ListQuery, query_type
 from ferrule.schemas import Schema, patch_of
+from ferrule.streams.channels import Channel
 
 M = TypeVar("M", bound=Base)
 Action = Literal["list", "get", "create", "replace", "update", "delete", "restore"]
+EVENTS: Mapping[Action, str] = {
+    "create": "created",
+    "replace": "updated",
+    "update": "updated",
+    "delete": "deleted",
+    "restore": "restored",
+}
+"""The types of the events that actions are told by."""
 
 
 class Resource(Generic[M]):
@@ -38,6 +47,8 @@ class Resource(Generic[M]):
     - `filters`: fields that a list can be asked by, `"price__gte"` with an operator; `search`: text
       fields that `search=` looks in; `sort`: fields that `sort=` takes, `default_sort` else
     - `access`: who may use its routes
+    - `events`: whether `created`, `updated`, `deleted` and `restored` are told live, to the owner
+      of the row, on the personal channel that is named as the table
 
     Rows of an `Owned` model are seen by their owner alone. To do more, subclass it and override
     `visible`, `authorize`, `validate` or `react`; to do something else, write the route by hand and
@@ -60,6 +71,7 @@ class Resource(Generic[M]):
         sort: Sequence[str] = ("created_at", "updated_at"),
         default_sort: str = "-id",
         access: Access = signed_in,
+        events: bool = False,
     ) -> None:
         self.model = model
         self.name: str = model.__tablename__
@@ -70,6 +82,7 @@ class Resource(Generic[M]):
         self.search = tuple(search)
         self.sort = tuple(sort)
         self.default_sort = default_sort
+        self.channel = self._channel() if events else None
         names = {*create.model_fields, *self.update_schema.model_fields}
         names |= {*self.search, *self.sort, *(name.partition("__")[0] for name in filters)}
         self.attribute = {name: self._attribute(name) for name in names}
@@ -101,6 +114,10 @@ class Resource(Generic[M]):
 
     async def react(self, session: WriteSession, actor: Actor, action: Action, row: M) -> None:
         """Do what belongs to a change, in its transaction."""
+
+    def told(self, row: M) -> UUID | None:
+        """Whose stream is told of a change of this row; None for nobody's."""
+        return cast(Any, row).owner_id
 
     # The service.
 
@@ -134,7 +151,7 @@ class Resource(Generic[M]):
             cast(Any, row).owner_id = actor.user_id
         session.add(row)
         await session.flush()
-        await self.react(session, actor, "create", row)
+        await self._changed(session, actor, "create", row)
         return row
 
     async def replace(
@@ -173,7 +190,7 @@ class Resource(Generic[M]):
         else:
             await session.delete(row)
         await session.flush()
-        await self.react(session, actor, "delete", row)
+        await self._changed(session, actor, "delete", row)
 
     async def restore(self, session: WriteSession, actor: Actor, id: UUID) -> M:
         """Bring a softly deleted row back; one that is not deleted stays as it is."""
@@ -182,7 +199,7 @@ class Resource(Generic[M]):
         if cast(Any, row).deleted_at is not None:
             cast(Any, row).deleted_at = None
             await session.flush()
-            await self.react(session, actor, "restore", row)
+            await self._changed(session, actor, "restore", row)
         return row
 
     async def _change(
@@ -202,8 +219,33 @@ class Resource(Generic[M]):
         for name, value in values.items():
             setattr(row, name, value)
         await session.flush()
-        await self.react(session, actor, action, row)
+        await self._changed(session, actor, action, row)
         return row
+
+    async def _changed(self, session: WriteSession, actor: Actor, action: Action, row: M) -> None:
+        await self.react(session, actor, action, row)
+        self.emit(session, actor, action, row)
+
+    def emit(self, session: WriteSession, actor: Actor, action: Action, row: Any) -> None:
+        """Tell of a change as the API answers the row, if the resource has events."""
+        if self.channel is None:
+            return
+        user_id = self.told(row)
+        if user_id is None:
+            return
+        if action == "delete":
+            data: Any = {"id": str(row.id), "revision": row.revision}
+        else:
+            data = self.response_schema.model_validate(row)
+        session.emit(f"{self.channel.kind}/{user_id}", EVENTS[action], data, by=actor)
+
+    def _channel(self) -> Channel:
+        if "told" not in overridden(type(self)) and not issubclass(self.model, Owned):
+            raise ConfigurationError(
+                f"{self.model.__name__} has no owner whose stream could tell of its changes: "
+                f"derive it from Owned, or override told(row) in the resource."
+            )
+        return Channel(kind=self.name, personal=True)
 
     def _select(self, actor: Actor, *, deleted: bool = False) -> Select[M]:
         statement = select(self.model)
@@ -249,3 +291,9 @@ class Resource(Generic[M]):
             f"{self.model.__name__} has no attribute {name!r}, which its resource declares: add "
             f"the column, or take it out of the schema, filters, search or sort."
         )
+
+
+def overridden(kind: type[Any]) -> set[str]:
+    """The names of `Resource` that a subclass has its own way with."""
+    above = kind.__mro__[: kind.__mro__.index(Resource)]
+    return {name for each in above for name in vars(each) if hasattr(Resource, name)}

@@ -83,7 +83,7 @@ class Page:
 def data_json(data: Any) -> str:
     """The JSON of an event's data; `Invalid` if it is too large to be sent."""
     if isinstance(data, BaseModel):
-        text = data.model_dump_json()
+        text = data.model_dump_json(by_alias=True)
     else:
         try:
             text = to_json(data)

@@ -25,6 +25,8 @@ AGAIN = 0.5
 
 ReadPage = Callable[[str, int, int], Awaitable[Page]]
 """Reads a stream: its name, after which offset, how many events."""
+Head = tuple[str | None, int]
+"""The epoch and the top of a stream."""
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 """Starts a task, which ends with the hub at the latest."""
 
@@ -97,6 +99,14 @@ class Reader:
             task.cancel()
             await asyncio.wait([task])
 
+    def takes(self, event: Event, epoch: str) -> bool:
+        """Hand over a live event; False if there is no room for it."""
+        try:
+            return self.sink.deliver(event, epoch)
+        except Exception:
+            # Whatever failed must not keep it from the others; it is told by the next try.
+            return False
+
     def fall_behind(self, last: int) -> None:
         """Go back to the log: there was no room for what follows this event."""
         self.last = last
@@ -115,16 +125,15 @@ class Reader:
         room = self.room
         while True:
             await self.sink.drained()
-            seen = room.seen
-            page = await room.page(max(self.last, 0))
-            room.contradict(seen, page)
-            events = self._take(page)
+            asked = max(self.last, 0)
+            page = await room.page(asked)
+            events = self._take(page, asked)
             for event in events:
                 self.last = event.offset
                 if not self.sink.replay(event, page.epoch or ""):
                     await self.sink.drained()
             room.offer(page.epoch, events)
-            if len(page.rows) == PAGE:
+            if len(page.rows) == PAGE or self.last < asked:
                 continue
             # Without an await between this and the look at what came meanwhile, nothing is missed.
             if room.admit(self):
@@ -132,8 +141,8 @@ class Reader:
                 return
             await room.mended()
 
-    def _take(self, page: Page) -> list[Event]:
-        """The events of a page that come next for this reader."""
+    def _take(self, page: Page, asked: int) -> list[Event]:
+        """The events of a page that come next for this reader; it was asked for after `asked`."""
         if not self._begun:
             self._begun = True
             self.sink.begun(page.epoch, page.top)
@@ -151,6 +160,9 @@ class Reader:
             # The log is younger than the reader: it came back from a backup.
             self.last = page.top
             self.sink.reset(page.epoch, page.top)
+        if self.last < asked:
+            # It went back, and the page lacks what comes next.
+            return []
         return [event for event in self.room.events(page) if event.offset > self.last]
 
 
@@ -171,59 +183,48 @@ class Room:
         self.epoch: str | None = None
         self.top: int | None = None
         """What all live readers were handed; None while nobody is live."""
-        self.seen = 0
-        """The highest offset that anybody spoke of."""
+        self.seen: Head = (None, 0)
+        """The epoch and the top that anybody spoke of last, and the log did not contradict."""
         self.live: dict[Reader, None] = {}
         self.joining: set[Reader] = set()
         self._ahead: dict[int, Event] = {}
         self.spawn = spawn
         self._read = read
         self._emptied = emptied
-        self._pages: dict[int, asyncio.Task[Page]] = {}
+        self._pages: dict[tuple[int, Head], asyncio.Task[Page]] = {}
         self._mending: asyncio.Task[None] | None = None
 
     def offer(self, epoch: str | None, events: Sequence[Event]) -> None:
         """Hand events to those who are live, each once and in order, wherever they came from."""
         if not events:
             return
-        self.seen = max(self.seen, events[-1].offset)
-        if self.top is None:
-            return
-        if self.epoch is None and self.top == 0:
-            # It did not exist when it was looked at.
-            self.epoch = epoch
+        self._spoken_of(epoch, events[-1].offset)
         if epoch != self.epoch:
-            self._mend()
-            return
+            return self._mend()
         for event in events:
+            if self.top is None:
+                return
             if event.offset == self.top + 1:
                 self._hand_over(event)
             elif event.offset > self.top and len(self._ahead) < MAX_AHEAD:
                 self._ahead[event.offset] = event
-        while self._ahead and (event := self._ahead.pop(self.top + 1, None)) is not None:
+        while self.top is not None and (event := self._ahead.pop(self.top + 1, None)) is not None:
             self._hand_over(event)
         if self._lags():
             self._mend(GAP)
+        else:
+            self._ahead.clear()
 
     def told(self, epoch: str | None, top: int) -> None:
         """What the database has of the stream; looks whether a last event was missed."""
-        if self.top is None:
-            return
-        if epoch != self.epoch and (epoch is not None or self.epoch is not None):
-            self._mend()
-        elif top > self.top:
-            self.seen = max(self.seen, top)
-            self._mend()
-
-    def contradict(self, seen: int, page: Page) -> None:
-        """Believe the log where it has less than was spoken of before it was asked."""
-        if page.top < seen == self.seen:
-            self.seen = page.top
+        self._spoken_of(epoch, top)
+        self._mend()
 
     def admit(self, reader: Reader) -> bool:
         """Whether a reader who has read the log to its end is live from now on."""
         if self.top is None:
-            if reader.last < self.seen:
+            epoch, top = self.seen
+            if reader.epoch != epoch or reader.last < top:
                 return False
             self.epoch, self.top = reader.epoch, reader.last
             self._ahead.clear()
@@ -259,13 +260,19 @@ class Room:
     async def page(self, after: int) -> Page:
         """A page of the log. Readers who stand at the same place share it.
 
-        That loses nothing: what was committed since it was asked for has raised `seen`.
+        That loses nothing: nothing was spoken of since it was asked for.
         """
-        task = self._pages.get(after)
+        key = after, self.seen
+        task = self._pages.get(key)
         if task is None:
-            task = self._pages[after] = self.spawn(self._persistent(after), "reading")
-            task.add_done_callback(lambda _: self._pages.pop(after, None))
-        return await asyncio.shield(task)
+            task = self._pages[key] = self.spawn(self._persistent(after), "reading")
+            task.add_done_callback(lambda _: self._pages.pop(key, None))
+        page = await asyncio.shield(task)
+        epoch, top = seen = key[1]
+        if seen == self.seen and (page.epoch != epoch or page.top < top):
+            # What was spoken of before is not so, or not any more.
+            self.seen = page.epoch, page.top
+        return page
 
     async def mended(self) -> None:
         """Return when those who are live were brought up to what is known to exist."""
@@ -275,7 +282,7 @@ class Room:
     def _hand_over(self, event: Event) -> None:
         self.top = event.offset
         epoch = self.epoch or ""
-        slow = [reader for reader in self.live if not reader.sink.deliver(event, epoch)]
+        slow = [reader for reader in self.live if not reader.takes(event, epoch)]
         for reader in slow:
             del self.live[reader]
             reader.fall_behind(event.offset - 1)
@@ -283,8 +290,12 @@ class Room:
             self.top = None
             self._ahead.clear()
 
+    def _spoken_of(self, epoch: str | None, top: int) -> None:
+        if epoch != self.seen[0] or top > self.seen[1]:
+            self.seen = epoch, top
+
     def _mend(self, after: float = 0.0) -> None:
-        if self._mending is None or self._mending.done():
+        if self._lags() and (self._mending is None or self._mending.done()):
             self._mending = self.spawn(self._bring_up(after), "mending")
 
     async def _bring_up(self, after: float) -> None:
@@ -294,9 +305,8 @@ class Room:
             if not self._lags():
                 return
         while self.top is not None:
-            seen, asked = self.seen, self.top
+            asked = self.top
             page = await self.page(asked)
-            self.contradict(seen, page)
             if not self._continues(page, asked):
                 return self._start_over()
             self.offer(page.epoch, self.events(page))
@@ -305,21 +315,19 @@ class Room:
 
     def _lags(self) -> bool:
         """Whether there are events that those who are live have not been handed."""
-        return self.top is not None and self.top < self.seen
+        epoch, top = self.seen
+        return self.top is not None and (self.epoch != epoch or self.top < top)
 
     def _continues(self, page: Page, asked: int) -> bool:
         """Whether a page goes on where those who are live stand."""
         if self.top is None:
             return True
-        if page.epoch != self.epoch and not (self.epoch is None and self.top == 0):
-            return False
-        return page.floor <= self.top and page.top >= asked
+        return page.epoch == self.epoch and page.floor <= self.top and page.top >= asked
 
     def _start_over(self) -> None:
         """Let every reader find out by itself where the log goes on."""
         last, self.top = self.top or 0, None
         readers, self.live = self.live, {}
-        self.seen = 0
         self._ahead.clear()
         for reader in readers:
             reader.fall_behind(last)

@@ -9,4 +9,5 @@ items = Resource(
     filters=("name", "status", "price__gte", "price__lte", "quantity__gte", "quantity__lte"),
     search=("name", "description"),
     sort=("created_at", "updated_at", "name", "status", "price", "quantity"),
+    events=True,
 )

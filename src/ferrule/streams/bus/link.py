@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Collection
+from typing import Any
 
 import structlog
 
@@ -14,7 +16,7 @@ log = structlog.get_logger("ferrule.streams")
 class Link:
     """The way to the broker, which may have several parts: a connection that reads, one that sends.
 
-    It is away while one of them is.
+    It is away while one of them is; `reached` once one of them has been.
     """
 
     def __init__(self, kind: str) -> None:
@@ -22,6 +24,7 @@ class Link:
         self._since = 0.0
         self._delays: dict[str, float] = {}
         self._tried = asyncio.Event()
+        self.reached = asyncio.Event()
 
     @property
     def away(self) -> bool:
@@ -30,6 +33,7 @@ class Link:
     def found(self, part: str) -> None:
         """The broker has answered."""
         self._tried.set()
+        self.reached.set()
         if self._delays.pop(part, None) is not None and not self._delays:
             seconds = round(time.monotonic() - self._since, 1)
             log.info("the bus is back", kind=self._kind, seconds=seconds)
@@ -52,3 +56,13 @@ class Link:
                 await self._tried.wait()
         except TimeoutError:
             pass
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks and wait until they have ended."""
+    pending = set(tasks)
+    while pending:
+        # More than once: in Python 3.11 wait_for, which drivers use, may swallow it.
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)

@@ -10,7 +10,7 @@ import structlog
 
 from ferrule.db.database import Database
 from ferrule.streams.bus.inbox import Inbox
-from ferrule.streams.bus.link import Link
+from ferrule.streams.bus.link import Link, end
 from ferrule.streams.bus.outbox import Batch, Outbox
 
 PART = 7900
@@ -51,8 +51,7 @@ class PostgreSQLBus:
             if not link.away:
                 await self._outbox.emptied(within=FLUSH)
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end([task])
 
     async def _carry(self, link: Link, inbox: Inbox) -> NoReturn:
         while True:

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from ferrule.errors import ConfigurationError
 from ferrule.streams.bus.inbox import Inbox
-from ferrule.streams.bus.link import Link
+from ferrule.streams.bus.link import Link, end
 from ferrule.streams.bus.outbox import Batch, Outbox
 
 KEPT = 10_000
@@ -60,11 +60,11 @@ class RedisBus:
             if not link.away:
                 await self._outbox.emptied(within=FLUSH)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     async def _send(self, link: Link) -> NoReturn:
+        # Not before it is known where to read from, or what is sent would not be heard here.
+        await link.reached.wait()
         while True:
             try:
                 async with self._connection() as redis:
