@@ -5,7 +5,7 @@ It is loaded by itself where Ferrule is installed. Fixtures:
 - `app`: the project's application, started on an empty database with its schema
 - `client`: an `httpx.AsyncClient` that nobody is signed in with
 - `actors`: makes signed-in clients: `ann = await actors("ann")`, and administrators:
-  `root = await actors("root", admin=True)`
+  `root = await actors("root", admin=True)`; `ann.socket()` is a WebSocket of hers
 - `worker`: runs the jobs that are due: `await worker.drain()`
 
 Every test that uses one of them runs on SQLite, and on PostgreSQL where it answers at
@@ -14,5 +14,6 @@ Every test that uses one of them runs on SQLite, and on PostgreSQL where it answ
 
 from ferrule.testing.actors import ActorClient, Actors
 from ferrule.testing.databases import TestDatabases
+from ferrule.testing.sockets import Disconnected, Refused, TestSocket
 
-__all__ = ["ActorClient", "Actors", "TestDatabases"]
+__all__ = ["ActorClient", "Actors", "Disconnected", "Refused", "TestDatabases", "TestSocket"]

@@ -1,11 +1,13 @@
 """Signed-in clients for tests."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from httpx import ASGITransport, AsyncClient
 
 from ferrule.app import Ferrule
+from ferrule.testing.sockets import TestSocket
 
 PASSWORD = "correct horse battery staple"
 
@@ -14,6 +16,14 @@ class ActorClient(AsyncClient):
     """A client with the access token of a user; `user` is that user, as the API answers it."""
 
     user: dict[str, Any]
+    app: Ferrule
+
+    def socket(
+        self, target: str = "/api/v1/ws", headers: Mapping[str, str] | None = None
+    ) -> TestSocket:
+        """A WebSocket of this user: `async with ann.socket() as socket: …`"""
+        mine = {"authorization": self.headers["authorization"]}
+        return TestSocket(self.app, target, mine if headers is None else headers)
 
 
 class Actors:
@@ -53,5 +63,5 @@ class Actors:
             base_url="http://testserver",
             headers={"Authorization": f"Bearer {token}"},
         )
-        client.user = user
+        client.user, client.app = user, self._app
         return client
