@@ -34,6 +34,8 @@ LIMIT: Final = 4504
 MAX_DEPTH = 32
 MAX_KEPT = 4096
 """Messages kept for a connection that does not take them."""
+AWAY = 1000
+"""Milliseconds over which those who are sent away come back, at random."""
 UNREAD = 16
 """Messages of a client that wait for the route to receive them."""
 
@@ -67,9 +69,13 @@ class Peer:
         """A second has passed."""
 
     async def drain(self, after: float) -> None:
-        """The server stops: end within this many seconds."""
+        """The server stops: end in this many seconds."""
         await asyncio.sleep(after)
+        self.gone(int(random.uniform(0, AWAY)))  # noqa: S311
         self.end(DRAINING, "draining")
+
+    def gone(self, after_ms: int) -> None:
+        """Tell the peer that it is sent away, and in how many milliseconds to come back."""
 
 
 class Connection(Peer):
@@ -92,7 +98,7 @@ class Connection(Peer):
         self.code: int | None = None
         """The code by which it was closed from here."""
         self.on_renewed: Callable[[], Awaitable[None]] | None = None
-        self.on_drain: Callable[[float], None] | None = None
+        self.on_gone: Callable[[int], None] | None = None
         self.pings = True
         """Whether signs of life are sent as messages, too, for peers that see no others."""
         self._websocket = websocket
@@ -218,10 +224,9 @@ class Connection(Peer):
         if self.on_renewed is not None:
             await self.on_renewed()
 
-    async def drain(self, after: float) -> None:
-        if self.on_drain is not None:
-            self.on_drain(after)
-        await super().drain(after)
+    def gone(self, after_ms: int) -> None:
+        if self.on_gone is not None:
+            self.on_gone(after_ms)
 
     def tick(self, now: float) -> None:
         interval, wire = self._settings.ping, self._wire

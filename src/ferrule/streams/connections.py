@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -241,13 +241,29 @@ class ConnectionManager:
 
     async def _recheck(self, user_id: UUID | None) -> None:
         for peer in list(self._users.get(user_id, {}).values()):
-            actor = await self._persistent(lambda peer=peer: self.renew(peer.actor))
-            if peer.id not in self._peers:
-                continue
-            if actor is None:
-                peer.end(BAD_TOKEN, "Sign in again.")
-            else:
-                await peer.renewed(actor)
+            while peer.id in self._peers:
+                try:
+                    await self._look_again(peer)
+                    break
+                except (Error, OSError) as error:
+                    # Nobody stays because the database was away when it was asked.
+                    log.warning("a connection waits for the database", reason=type(error).__name__)
+                    await asyncio.sleep(TICK)
+                except Exception as error:
+                    log.error("a connection was not looked at", exc_info=error)
+                    peer.end(KICKED, "internal error")
+
+    async def _look_again(self, peer: Peer) -> None:
+        actor = await self.renew(peer.actor)
+        if actor is None:
+            peer.end(BAD_TOKEN, "Sign in again.")
+            return
+        try:
+            await peer.renewed(actor)
+        except Error as error:
+            if error.status >= 500:
+                raise
+            peer.end(KICKED, "You may not be here any more.")
 
     async def renew(self, actor: Actor) -> Actor | None:
         """Who an actor is now; None if they are nobody any more."""
@@ -256,15 +272,6 @@ class ConnectionManager:
         if door is None or door.renew is None:
             return actor
         return await door.renew(actor, self._kit)
-
-    async def _persistent(self, ask: Callable[[], Awaitable[Actor | None]]) -> Actor | None:
-        """Ask again while the database is away: nobody stays because it was."""
-        while True:
-            try:
-                return await ask()
-            except (Error, OSError) as error:
-                log.warning("a connection waits for the database", reason=type(error).__name__)
-                await asyncio.sleep(TICK)
 
     async def _tick_all(self) -> None:
         loop = asyncio.get_running_loop()

@@ -132,7 +132,7 @@ class Reader:
                 self.last = event.offset
                 if not self.sink.replay(event, page.epoch or ""):
                     await self.sink.drained()
-            room.offer(page.epoch, events)
+            room.found(page.epoch, events)
             if len(page.rows) == PAGE or self.last < asked:
                 continue
             # Without an await between this and the look at what came meanwhile, nothing is missed.
@@ -149,8 +149,8 @@ class Reader:
             if self._from_top:
                 self.epoch, self.last = page.epoch, page.top
                 return []
-        if self._from_floor and self.epoch is None:
-            self.last = max(self.last, page.floor)
+            if self._from_floor:
+                self.last = page.floor
         replaced = self.epoch is not None and page.epoch != self.epoch
         self.epoch = page.epoch
         if replaced or self.last < page.floor:
@@ -195,12 +195,16 @@ class Room:
         self._mending: asyncio.Task[None] | None = None
 
     def offer(self, epoch: str | None, events: Sequence[Event]) -> None:
-        """Hand events to those who are live, each once and in order, wherever they came from."""
-        if not events:
-            return
-        self._spoken_of(epoch, events[-1].offset)
+        """Hand what was committed to those who are live, each event once and in order."""
+        if events:
+            self._spoken_of(epoch, events[-1].offset)
+            self.found(epoch, events)
+            self._mend(GAP if epoch == self.epoch else 0.0)
+
+    def found(self, epoch: str | None, events: Sequence[Event]) -> None:
+        """The same for events of the log, which are no news: others may be known of."""
         if epoch != self.epoch:
-            return self._mend()
+            return
         for event in events:
             if self.top is None:
                 return
@@ -210,9 +214,7 @@ class Room:
                 self._ahead[event.offset] = event
         while self.top is not None and (event := self._ahead.pop(self.top + 1, None)) is not None:
             self._hand_over(event)
-        if self._lags():
-            self._mend(GAP)
-        else:
+        if not self._lags():
             self._ahead.clear()
 
     def told(self, epoch: str | None, top: int) -> None:
@@ -268,9 +270,8 @@ class Room:
             task = self._pages[key] = self.spawn(self._persistent(after), "reading")
             task.add_done_callback(lambda _: self._pages.pop(key, None))
         page = await asyncio.shield(task)
-        epoch, top = seen = key[1]
-        if seen == self.seen and (page.epoch != epoch or page.top < top):
-            # What was spoken of before is not so, or not any more.
+        if key[1] == self.seen:
+            # Where it has less than was spoken of before, that is not so, or not any more.
             self.seen = page.epoch, page.top
         return page
 
@@ -309,7 +310,7 @@ class Room:
             page = await self.page(asked)
             if not self._continues(page, asked):
                 return self._start_over()
-            self.offer(page.epoch, self.events(page))
+            self.found(page.epoch, self.events(page))
             if len(page.rows) < PAGE and not self._lags():
                 return
 

@@ -1,8 +1,7 @@
 """The protocol of `/ws`: what a client says, and what it is answered (docs/reference/live.md)."""
 
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeGuard
 
 import structlog
 from pydantic import ValidationError
@@ -12,7 +11,7 @@ from starlette.requests import HTTPConnection
 from ferrule.actor import ANONYMOUS, identify
 from ferrule.db.database import Database
 from ferrule.db.types import to_json
-from ferrule.errors import Error, Forbidden, Invalid, NotFound, Unauthenticated
+from ferrule.errors import Error, Forbidden, Invalid, Unauthenticated
 from ferrule.kit import Kit
 from ferrule.streams.channels import Channels, Target
 from ferrule.streams.connection import BAD_TOKEN, DRAINING, Connection
@@ -83,18 +82,8 @@ class Session:
         self._request = request
         self._subscriptions: dict[str, Subscription] = {}
         self._renewals = 0
-        self._does: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
-            "sub": self._sub,
-            "unsub": self._unsub,
-            "pub": self._pub,
-            "signal": self._signal,
-            "presence": self._who,
-            "auth": self._auth,
-            "ping": self._ping,
-            "pong": self._nothing,
-        }
         connection.on_renewed = self._authorize_again
-        connection.on_drain = self._gone
+        connection.on_gone = self._gone
 
     async def run(self, channels: Sequence[str], since: Sequence[str]) -> None:
         """Serve the client until it goes; `channels` are subscribed to without being asked."""
@@ -135,7 +124,7 @@ class Session:
         try:
             if does is None:
                 raise Invalid("There is no such message: see t.")
-            await does(message)
+            await does(self, message)
         except Exception as error:
             self._refuse(id, message, error)
 
@@ -151,7 +140,8 @@ class Session:
         name = _channel(message)
         since = None if message.get("since") is None else Position.parse(message["since"])
         target = self._channels.target(name, self.connection.actor)
-        if len(self._subscriptions) >= self._settings.subscriptions:
+        more = name not in self._subscriptions
+        if more and len(self._subscriptions) >= self._settings.subscriptions:
             raise Forbidden("This connection has too many subscriptions: open another.")
         while True:
             # What is taken away while it is being looked at is looked at again.
@@ -248,7 +238,9 @@ class Session:
         for name, subscription in list(self._subscriptions.items()):
             try:
                 await self._authorize(subscription.target)
-            except (NotFound, Forbidden, Unauthenticated) as error:
+            except Error as error:
+                if error.status >= 500:
+                    raise
                 if self._subscriptions.get(name) is subscription:
                     await self._end(name)
                     self._refuse(None, {"ch": name}, error)
@@ -270,9 +262,20 @@ class Session:
             raise Forbidden("Subscribe to the channel first.")
         return subscription
 
-    def _gone(self, within: float) -> None:
-        """Tell the client that it will be sent away, and when to come back."""
-        self.say("gone", code=DRAINING, after_ms=int(random.uniform(0, 1000 * within)))  # noqa: S311
+    def _gone(self, after_ms: int) -> None:
+        self.say("gone", code=DRAINING, after_ms=after_ms)
+
+    _does: ClassVar[Mapping[str, Callable[["Session", dict[str, Any]], Awaitable[None]]]] = {
+        "sub": _sub,
+        "unsub": _unsub,
+        "pub": _pub,
+        "signal": _signal,
+        "presence": _who,
+        "auth": _auth,
+        "ping": _ping,
+        "pong": _nothing,
+    }
+    """What is done with a message, by its `t`."""
 
 
 def _channel(message: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Streams over HTTP: server-sent events, pages, and pages that are waited for."""
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -100,11 +99,9 @@ class EventStream(Peer):
         await super().renewed(actor)
         await self._authorize(actor)
 
-    async def drain(self, after: float) -> None:
-        after_ms = int(random.uniform(0, 1000 * after))  # noqa: S311
+    def gone(self, after_ms: int) -> None:
         gone = to_json({"t": "gone", "code": DRAINING, "after_ms": after_ms})
         self._give(f"retry: {after_ms}\ndata: {gone}\n\n".encode())
-        await super().drain(after)
 
     def tick(self, now: float) -> None:
         if self.actor.expired:
