@@ -14,7 +14,8 @@ from benchmarks import postgres, processes
 PACKAGES = (
     "ferrule", "fastapi", "starlette", "uvicorn", "sqlalchemy", "asyncpg", "aiosqlite", "pydantic",
     "django", "djangorestframework", "psycopg", "granian", "litestar", "advanced-alchemy",
-    "procrastinate", "saq", "redis",
+    "procrastinate", "saq", "redis", "uvloop", "websockets", "python-socketio", "channels",
+    "channels-redis",
 )  # fmt: skip
 
 

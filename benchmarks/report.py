@@ -5,16 +5,22 @@ from statistics import median
 
 from benchmarks.contenders import FLOOR, NAIVE
 from benchmarks.jobs.report import JobResults, job_lines, job_verdicts
+from benchmarks.live.report import live_lines, live_verdicts
+from benchmarks.live.results import LiveResults
 from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.rounds import Plan, Result
 from benchmarks.samples import LIMIT
-from benchmarks.tables import Row, table
+from benchmarks.tables import DATABASES, Row, table
 from benchmarks.targets import Results, tail_ratio, times, verdicts
 
-DATABASES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
-
-def page(results: Results, plan: Plan, about: Iterable[str], jobs: JobResults | None = None) -> str:
+def page(
+    results: Results,
+    plan: Plan,
+    about: Iterable[str],
+    jobs: JobResults | None = None,
+    live: LiveResults | None = None,
+) -> str:
     """The whole report."""
     lines = ["# Benchmarks", "", *about]
     if results:
@@ -25,9 +31,15 @@ def page(results: Results, plan: Plan, about: Iterable[str], jobs: JobResults | 
         lines += ["", "## What each contender checks", "", *_checks(results)]
     if jobs:
         lines += job_lines(jobs, plan.jobs)
+    if live and live.raw():
+        lines += live_lines(live)
     judged = [
         (DATABASES[each.kind], each.target, each.figure, "met" if each.met else "not met")
-        for each in (*verdicts(results), *job_verdicts(jobs or {}))
+        for each in (
+            *verdicts(results),
+            *job_verdicts(jobs or {}),
+            *live_verdicts(live or LiveResults()),
+        )
     ]
     if judged:
         lines += ["", "## Targets", "", *table(("database", "target", "figure", ""), judged)]

@@ -24,6 +24,9 @@ class Measured(Protocol):
     """What was measured once."""
 
     @property
+    def foreign(self) -> float: ...
+
+    @property
     def disturbed(self) -> bool: ...
 
 

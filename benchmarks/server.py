@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
@@ -71,7 +71,16 @@ class Server:
 @contextmanager
 def served(contender: Contender, url: str, first: bytes) -> Iterator[Server]:
     """The contender until the block ends; `first` is the request that it must answer."""
-    environment = {
+    command = ["-m", *shlex.split(contender.command.format(port=PORT))]
+    with spawned(
+        contender.name, command, environment(url), lambda process: _answers(process, first)
+    ) as (process, log, started):
+        yield Server(contender, process, log, started)
+
+
+def environment(url: str) -> dict[str, str]:
+    """That of a contender on this database."""
+    found = {
         **os.environ,
         "FERRULE_DATABASE_URL": url,
         "FERRULE_SECRET_KEY": KEY,
@@ -83,18 +92,35 @@ def served(contender: Contender, url: str, first: bytes) -> Iterator[Server]:
         "BENCHMARK_TOKEN_KEY": Data.token_key().hex(),
     }
     # An installed package has its bytecode; so has a checkout after the first start.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", *shlex.split(contender.command.format(port=PORT))]
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
+@contextmanager
+def spawned(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    answers: Callable[["subprocess.Popen[bytes]"], bool],
+) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes], float]]:
+    """Python with this command, on the server's core, until the block ends.
+
+    With its log, and the seconds until it answered. Exits with the log's end if it does not.
+    """
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, preexec_fn=_on_its_core
+            [sys.executable, *command],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_on_its_core,
         )
         try:
-            if not _answers(process, first):
+            if not answers(process):
                 log.seek(0)
-                raise SystemExit(f"{contender.name} did not start:\n{log.read().decode()[-2000:]}")
-            yield Server(contender, process, log, time.perf_counter() - started)
+                raise SystemExit(f"{name} did not start:\n{log.read().decode()[-2000:]}")
+            yield process, log, time.perf_counter() - started
         finally:
             process.terminate()
             process.wait(PATIENCE)

@@ -123,3 +123,5 @@ async def test_several_workers_serve_and_stop(
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    # Each worker runs our server.
+    assert output.count('"stopping"') == 2

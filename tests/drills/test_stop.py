@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from tests.drills.client import Client, sign_in
 from tests.drills.ledger import held, stored_items
-from tests.server import Server
+from tests.server import HOST, Server
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,44 @@ async def test_requests_under_way_are_finished(
     assert len(await stored_items(url)) == len(clients)
     for client in clients:
         client.close()
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_t5_no_new_connection_is_reset_while_workers_are_replaced(
+    make_server: Callable[..., Server], url: str
+) -> None:
+    # Behind a listening socket that they share, as it is with a supervisor or a second server.
+    server = make_server(DATABASE_URL=url, LOG_LEVEL="info")
+    server.start("--workers", "2")
+    answers: Counter[str] = Counter()
+    stopping = asyncio.Event()
+    clients = [asyncio.create_task(_connect(server.port, answers, stopping)) for _ in range(8)]
+    for rollover in range(1, 3):
+        server.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(120):
+            while server.output().count("Finished server process") < 2 * rollover:
+                await asyncio.sleep(0.1)
+    stopping.set()
+    await asyncio.gather(*clients)
+    assert await asyncio.to_thread(server.stop) == 0
+    print(f"\n{answers}")
+    assert set(answers) == {"200"}, answers
+
+
+async def _connect(port: int, answers: "Counter[str]", stopping: asyncio.Event) -> None:
+    """Ask by a new connection each time; what an answer begins with, or how it failed."""
+    request = b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    while not stopping.is_set():
+        try:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                # A client that takes a moment, as over a network.
+                await asyncio.sleep(0.005)
+                writer.write(request)
+                answer = await reader.read()
+            finally:
+                writer.close()
+            answers[answer[9:12].decode() or "nothing"] += 1
+        except OSError as error:
+            answers[type(error).__name__] += 1

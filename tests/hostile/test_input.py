@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,19 @@ def document() -> dict[str, Any]:
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Method, address and description of every operation; addresses name bob and his item."""
+    """Method, address and description of every operation; addresses name bob, and whose rows."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             target = "{bob}" if "/users/" in path else "{whose}s_item"
-            yield method.upper(), path.replace("{id}", target), operation
+            if "/rooms/" in path:
+                target = "{whose}s_room"
+            named = path.replace("{id}", target).replace("{user_id}", "{bob}")
+            named = named.replace("{message_id}", "{whose}s_message")
+            yield method.upper(), named.replace("{channel}", "rooms/{whose}s_room"), operation
 
 
 def address(path: str, who: str) -> str:
-    return path.replace("{whose}s_item", f"{{{who}s_item}}")
+    return re.sub(r"\{whose\}(s_\w+)", rf"{{{who}\1}}", path)
 
 
 def schema_of(document: dict[str, Any], operation: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def schema_of(document: dict[str, Any], operation: dict[str, Any], kind: str) ->
 def valid(schema: dict[str, Any]) -> dict[str, Any]:
     known = {"email": "new@example.com", "password": "correct horse battery staple"}
     known |= {"name": "Milk", "username": "ann@example.com", "token": "x", "refresh_token": "x"}
-    known |= {"user_id": "{bob}", "title": "Hello", "body": ""}
+    known |= {"user_id": "{bob}", "title": "Hello", "body": "", "text": "Hello", "seq": 1}
     return {name: known[name] for name in schema.get("required", ())}
 
 
@@ -118,6 +123,7 @@ async def test_every_field_of_every_form(both: Worlds, document: dict[str, Any])
 async def test_every_query_parameter(both: Worlds, document: dict[str, Any]) -> None:
     parameters = 0
     for method, path, operation in operations(document):
+        path = address(path, "root")
         for parameter in operation.get("parameters", ()):
             name = parameter["name"]
             if parameter["in"] != "query":

@@ -102,4 +102,9 @@ async def _world(
         for name, client in (("root", root), ("ann", ann), ("bob", bob)):
             made = await client.post("/api/v1/items", json={"name": "Milk"})
             ids[f"{name}s_item"] = made.json()["id"]
+            room = await client.post("/api/v1/rooms", json={"name": "Kitchen"})
+            ids[f"{name}s_room"] = room.json()["id"]
+            messages = f"{room.headers['Location']}/messages"
+            said = await client.post(messages, json={"text": "Hello"})
+            ids[f"{name}s_message"] = said.json()["id"]
         yield World(kind, app, {"root": root, "ann": ann}, ids)

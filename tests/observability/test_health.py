@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from ferrule.actor import Door
 from ferrule.errors import ConfigurationError, Unauthenticated, Unavailable
-from ferrule.observability.health import Health, router
+from ferrule.observability.health import Degraded, Health, router
 from ferrule.observability.logs import configure
 
 CANARY = "canary7Yq2Zx"
@@ -90,6 +90,22 @@ async def test_a_failure_tells_its_kind_only(client, failure, detail):
     assert (await client(health).get("/health/live")).json() == {"status": "ok", "checks": {}}
 
 
+@pytest.mark.parametrize("detail", ["slow", {"deaf_for": 1.5, "kind": "redis"}])
+async def test_what_is_degraded_stays_in_service(client, detail):
+    health = Health()
+    health.add("good", nothing)
+    health.add("bus", raising(Degraded(detail)))
+    for path in ("/health", "/health/ready"):
+        answer = await client(health).get(path)
+        assert answer.status_code == 200
+        body = answer.json()
+        assert body["status"] == body["checks"]["bus"]["status"] == "degraded"
+        assert body["checks"]["bus"]["detail"] == detail
+    health.add("bad", raising(OSError()))
+    answer = await client(health).get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+
+
 async def test_checks_run_at_once_and_under_a_deadline(client):
     async def slow():
         await asyncio.sleep(30)
@@ -115,8 +131,11 @@ async def test_checks_run_at_once_and_under_a_deadline(client):
     released.set()
 
 
-async def test_details_that_cannot_be_answered_are_a_failure(client):
+@pytest.mark.parametrize("degraded", [False, True])
+async def test_details_that_cannot_be_answered_are_a_failure(client, degraded):
     async def check():
+        if degraded:
+            raise Degraded({"connection": object()})
         return {"connection": object()}
 
     health = Health()
@@ -178,6 +197,24 @@ async def test_a_change_is_logged_once(client, stderr):
     assert events == ["health check failing", "health check recovered"]
     assert "OSError" in stderr.lines[0]["exception"]
     assert CANARY not in stderr.getvalue()
+
+
+async def test_degraded_is_logged_once_and_when_it_gets_worse(stderr):
+    configure("info", "json")
+    failures = [Degraded("slow"), Degraded("slower"), OSError(), Degraded("slow"), None]
+
+    async def check():
+        if failure := failures.pop(0):
+            raise failure
+
+    health = Health()
+    health.add("bus", check)
+    while failures:
+        await health.report()
+    events = [line["event"] for line in stderr.lines]
+    told = ("degraded", "failing", "degraded", "recovered")
+    assert events == [f"health check {state}" for state in told]
+    assert stderr.lines[0]["detail"] == "slow"
 
 
 def test_a_name_is_taken_once():

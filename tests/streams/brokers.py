@@ -197,3 +197,19 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+class LossyBus(MemoryBus):
+    """Over the air: `lost(message)` says what does not arrive anywhere."""
+
+    kind = "lossy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: Callable[[bytes], bool] = lambda message: False
+        self.sent: list[bytes] = []
+
+    def publish(self, message: bytes) -> None:
+        self.sent.append(message)
+        if not self.lost(message):
+            super().publish(message)

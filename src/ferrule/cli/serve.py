@@ -11,6 +11,7 @@ import structlog
 
 from ferrule.cli import application
 from ferrule.errors import ConfigurationError
+from ferrule.observability.logs import configure
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -29,6 +30,8 @@ def serve(*, host: str | None, port: int | None, workers: int | None, reload: bo
     os.environ.update({f"FERRULE_{k}": str(v) for k, v in given.items() if v is not None})
     app = application.load()
     settings = app.settings
+    # The application does it when it starts, which is later, and maybe in other processes.
+    configure(settings.log_level, settings.log_format)
     if settings.workers > 1:
         _check_workers(settings, reload)
     asyncio.run(_check_database(app))

@@ -6,8 +6,9 @@ connections sent away while requests under way are finished → the application'
 
 import asyncio
 import socket
+import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SETTLE = 0.5
 """Seconds in which connections that were accepted last bring their request, and are answered."""
 LOOK = 0.05
+START = 60.0
+"""Seconds that a worker has to start before it replaces another."""
 CANCELLED = 1.0
 """Seconds that requests get to end once they are cancelled."""
 
@@ -37,14 +40,30 @@ class Server(UvicornServer):
         app: Ferrule = self.config.load_app()
         if Health in app.kit:
             app.kit[Health].draining = True
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
+        await self._close(sockets or [])
         # While code is being changed, nobody is to wait.
         if not self.config.should_reload:
             await self._settle()
         await self._finish(app)
         if not self.force_exit:
             await self.lifespan.shutdown()
+
+    async def _close(self, listeners: list[socket.socket]) -> None:
+        """Listen no more, and take in whoever has connected by then."""
+        # What waits in the queue of a socket that nobody else has is reset when it is closed.
+        waiting = [connection for each in listeners for connection in _queued(each)]
+        for listener in (*self.servers, *listeners):
+            listener.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            # A client may be gone again.
+            with suppress(OSError):
+                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return cast(Any, self.config.http_protocol_class)(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def _settle(self) -> None:
         # Whoever gets an answer from now on is told not to send more by this connection.
@@ -104,6 +123,10 @@ class Worker(Process):
             self._server = Server(self.config)
         return self._server
 
+    def wait_until_ready(self, timeout: float, should_exit: threading.Event | None = None) -> bool:
+        # Else a new one that is slow to start is given up after the time for a sign of life.
+        return super().wait_until_ready(max(timeout, START), should_exit)
+
 
 class Workers(Multiprocess):
     """Keeps processes with our server running."""
@@ -122,6 +145,13 @@ def _workers() -> Generator[None]:
         yield
     finally:
         module.Process = Process
+
+
+def _queued(listener: socket.socket) -> Generator[socket.socket]:
+    listener.setblocking(False)
+    with suppress(OSError):
+        while True:
+            yield listener.accept()[0]
 
 
 def _now() -> float:

@@ -49,14 +49,15 @@ def _own(scope: Scope) -> str:
 
 def _origin(url: str) -> str:
     """The origin of an address, without the port that goes without saying."""
+    url = url.strip().lower()
     try:
-        parts = urlsplit(url.strip().lower())
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return ""
+        return url
     if not parts.hostname or parts.scheme not in DEFAULT_PORTS:
         # `null`, `*`, and those of extensions: alike or not.
-        return url.strip().lower()
+        return url
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     shown = "" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}"
     return f"{parts.scheme}://{host}{shown}"

@@ -265,7 +265,7 @@ class Session:
     def _gone(self, after_ms: int) -> None:
         self.say("gone", code=DRAINING, after_ms=after_ms)
 
-    _does: ClassVar[Mapping[str, Callable[["Session", dict[str, Any]], Awaitable[None]]]] = {
+    _does: ClassVar[Mapping[str, Callable[..., Awaitable[None]]]] = {
         "sub": _sub,
         "unsub": _unsub,
         "pub": _pub,
