@@ -161,7 +161,7 @@ def _answer(response: Response, report: HealthReport) -> HealthReport:
 
 def _report(checks: dict[str, CheckResult]) -> HealthReport:
     found = {check.status for check in checks.values()}
-    worst = next((status for status in _WORST_FIRST if status in found), "ok")
+    worst: Status = next((status for status in _WORST_FIRST if status in found), "ok")
     return HealthReport(status=worst, checks=checks)
 
 

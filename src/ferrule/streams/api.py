@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response, WebSocket
-from fastapi.responses import StreamingResponse
 
 from ferrule.actor import Actor, SignedIn
 from ferrule.db.database import Database, Write
@@ -16,10 +15,7 @@ from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 from ferrule.streams.schemas import EventPage, StreamQuery, TicketResponse
 from ferrule.streams.session import Session
-from ferrule.streams.sse import EventStream, Waiting
-
-SSE = "text/event-stream"
-SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+from ferrule.streams.sse import SSE, EventStream, EventStreamResponse, Waiting
 
 router = APIRouter(tags=["streams"])
 
@@ -71,8 +67,7 @@ async def read_stream(
         place = last_event_id or query.since
         since = Position.parse(place) if place else None
         stream = EventStream(kit[Hub], request, actor, target, authorize)
-        await manager.enter(stream)
-        return StreamingResponse(stream.chunks(manager, since), headers=SSE_HEADERS, media_type=SSE)
+        return EventStreamResponse(manager, stream, since)
     since = Position.parse(query.since or "0")
     page, reset = await Waiting(kit[Hub], target.stream).page(since, query.limit, query.wait)
     head = {"epoch": page.epoch, "top": page.top, "reset": reset}

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ferrule.actor import Actor
 from ferrule.db.types import to_json
@@ -15,6 +17,7 @@ from ferrule.streams.events import Event, Page
 from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 
+SSE = "text/event-stream"
 HEARTBEAT = 15.0
 """Seconds between two comments, which keep the way open."""
 COMMENT = b":\n\n"
@@ -41,9 +44,7 @@ class EventStream(Peer):
         self._given = asyncio.Event()
         self._taken = asyncio.Event()
 
-    async def chunks(
-        self, manager: ConnectionManager, since: Position | None
-    ) -> AsyncGenerator[bytes]:
+    async def chunks(self, since: Position | None) -> AsyncGenerator[bytes]:
         """What the client is sent, until it or the actor's right ends."""
         reader = self._hub.join(self._target.stream, self, since)
         try:
@@ -61,7 +62,6 @@ class EventStream(Peer):
                     yield b"".join(chunks)
                 self._taken.set()
         finally:
-            manager.disconnect(self)
             await reader.stop()
 
     def deliver(self, event: Event, epoch: str) -> bool:
@@ -120,6 +120,27 @@ class EventStream(Peer):
         said = to_json({"t": t, "ch": self._target.name, "epoch": epoch, "offset": offset})
         place = Position(offset, epoch)
         self._give(f"id: {place}\ndata: {said}\n\n".encode())
+
+
+class EventStreamResponse(StreamingResponse):
+    """Counts its client in before the answer begins, and out when it has ended, however it does."""
+
+    media_type = SSE
+
+    def __init__(
+        self, manager: ConnectionManager, stream: EventStream, since: Position | None
+    ) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(stream.chunks(since), headers=headers)
+        self._manager = manager
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._manager.enter(self._stream)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._manager.disconnect(self._stream)
 
 
 class Waiting:
