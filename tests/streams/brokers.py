@@ -31,6 +31,7 @@ class Cable(asyncio.Protocol):
 
     def __init__(self, proxy: "Proxy", peer: "Cable | None" = None) -> None:
         self._proxy, self.peer, self._early = proxy, peer, bytearray()
+        self._answers = peer is not None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -46,7 +47,7 @@ class Cable(asyncio.Protocol):
             transport.write(bytes(self.peer._early))
 
     def data_received(self, data: bytes) -> None:
-        if self._proxy.holding:
+        if self._proxy.holding or (self._proxy.muting and self._answers):
             return
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.write(data)
@@ -65,7 +66,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._to = host, port
         self.cables: set[Cable] = set()
-        self.broken = self.holding = False
+        self.broken = self.holding = self.muting = False
         self.port = 0
         self._connecting: set[asyncio.Task[object]] = set()
 
@@ -81,10 +82,14 @@ class Proxy:
     def hold(self) -> None:
         self.holding = True
 
+    def mute(self) -> None:
+        """What is said arrives, and no answer comes back."""
+        self.muting = True
+
     def mend(self) -> None:
-        if self.holding:
+        if self.holding or self.muting:
             self._abort()
-        self.broken = self.holding = False
+        self.broken = self.holding = self.muting = False
 
     def _abort(self) -> None:
         for cable in tuple(self.cables):

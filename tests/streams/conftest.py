@@ -1,7 +1,7 @@
-"""Brokers for buses and nodes, which are the same for both."""
+"""An application with a channel to play with; brokers for buses and nodes."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,27 @@ import pytest_asyncio
 import structlog.testing
 from redis.asyncio import Redis
 
-from ferrule.testing import TestDatabases
+from ferrule import Ferrule
+from ferrule.security.tokens import Tokens
+from ferrule.testing import ActorClient, TestDatabases
+from tests.streams.boards import Boards
 from tests.streams.brokers import REDIS, Broker, answers, missing
+
+
+@pytest.fixture
+def boards() -> Boards:
+    return Boards()
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Those of streams that are not as they come: see `boards.streams`."""
+    return {}
+
+
+@pytest.fixture
+def application(boards: Boards, settings: dict[str, Any]) -> Ferrule:
+    return boards.application(**settings)
 
 
 @pytest.fixture(params=["memory", "redis", "postgresql"])
@@ -52,3 +71,16 @@ def logged() -> Iterator[list[Any]]:
     """What is logged meanwhile."""
     with structlog.testing.capture_logs() as lines:
         yield lines
+
+
+@pytest.fixture
+def token(app: Ferrule) -> Callable[..., str]:
+    """Issues tokens of the login of a client: `token(ann, ttl=2)`."""
+    tokens = app.kit[Tokens]
+
+    def token(who: ActorClient, *, kind: str = "access", ttl: float = 600) -> str:
+        shown = who.headers["authorization"].partition(" ")[2]
+        claims = tokens.verify(shown, "access")
+        return tokens.issue(kind, subject=claims.subject, ttl=ttl, claims=claims.extra)
+
+    return token

@@ -16,7 +16,6 @@ Detail = Mapping[str, str | int | float | bool]
 Check = Callable[[], Awaitable[Detail | None]]
 """Returns nothing, or details that everybody may read; raises what is wrong."""
 Status = Literal["ok", "degraded", "failing"]
-_WORST_FIRST: tuple[Status, ...] = ("failing", "degraded", "ok")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("ferrule.health")
 
@@ -161,8 +160,8 @@ def _answer(response: Response, report: HealthReport) -> HealthReport:
 
 def _report(checks: dict[str, CheckResult]) -> HealthReport:
     found = {check.status for check in checks.values()}
-    worst: Status = next((status for status in _WORST_FIRST if status in found), "ok")
-    return HealthReport(status=worst, checks=checks)
+    worst: Status = "degraded" if "degraded" in found else "ok"
+    return HealthReport(status="failing" if "failing" in found else worst, checks=checks)
 
 
 def _reason(failure: Exception) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from ferrule.streams.bus.inbox import PUBLISHERS, Inbox
 from ferrule.streams.bus.outbox import Batch, Outbox, pack, unpack
 from ferrule.streams.bus.postgresql import PART, Parts, split
 from ferrule.streams.bus.redis import RedisBus
+from tests.server import environment
 from tests.streams.brokers import Broker, RedisServer, own_redis, until
 
 ACROSS = pytest.mark.parametrize("kind", ["redis", "postgresql"], indirect=True)
@@ -35,6 +38,17 @@ class Heard(list[bytes]):
     @property
     def numbers(self) -> list[int]:
         return [int(message) for message in self]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second is a quarter."""
+    for name, seconds in (
+        ("redis.BLOCK", 0.25),
+        ("redis.TIMEOUT", 0.5),
+        ("postgresql.TIMEOUT", 0.5),
+    ):
+        monkeypatch.setattr(f"ferrule.streams.bus.{name}", seconds)
 
 
 async def listen(stack: AsyncExitStack, bus: Bus) -> Heard:
@@ -163,7 +177,7 @@ class TestOutage:
         # Redis keeps what was said meanwhile; PostgreSQL tells those who listen.
         assert (1000 in heard.numbers) == (broker.kind == "redis")
 
-    async def test_silence_is_noticed(self, broker: Broker, stack) -> None:
+    async def test_silence_is_noticed(self, broker: Broker, stack, impatient) -> None:
         proxy = await stack.enter_async_context(broker.proxy())
         bus = broker.bus(proxy)
         heard = await listen(stack, bus)
@@ -176,6 +190,22 @@ class TestOutage:
         bus.publish(b"2")
         await until(lambda: len(heard) == 2)
         assert heard.numbers == [1, 2]
+
+    async def test_what_is_sent_again_arrives_once(self, broker: Broker, stack) -> None:
+        proxy = await stack.enter_async_context(broker.proxy())
+        bus, near = broker.bus(proxy), broker.bus()
+        heard, others = await listen(stack, bus), await listen(stack, near)
+        bus.publish(b"1")
+        await until(lambda: heard == others == [b"1"])
+        proxy.mute()
+        bus.publish(b"2")
+        await until(lambda: others.numbers == [1, 2])
+        # It does not know that, and says it again.
+        proxy.mend()
+        bus.publish(b"3")
+        await until(lambda: 3 in heard.numbers and 3 in others.numbers)
+        assert others.numbers == [1, 2, 3]
+        assert heard.numbers in ([1, 2, 3], [1, 3])
 
     async def test_it_starts_without_a_broker(self, broker: Broker, stack, logged) -> None:
         proxy = await stack.enter_async_context(broker.proxy())
@@ -242,7 +272,7 @@ class TestOwnRedis:
                 await client.flushall()
         assert heard.numbers == list(range(5))
 
-    async def test_its_clock_was_set_back(self, redis: RedisServer, stack) -> None:
+    async def test_its_clock_was_set_back(self, redis: RedisServer, stack, impatient) -> None:
         bus = RedisBus(redis.url, "a")
         async with Redis.from_url(redis.url) as client:
             # The stream as it was before: its last id is far in the future.
@@ -455,6 +485,12 @@ class TestOpening:
         assert (await self.opened(sqlite, redis_url=redis)).kind == "redis"
         assert (await self.opened(postgresql, redis_url=redis)).kind == "redis"
         assert (await self.opened(postgresql, redis_url=redis, pooler=True)).kind == "redis"
+
+    def test_drivers_are_loaded_when_they_are_needed(self) -> None:
+        loaded = "{'redis', 'asyncpg'} & {*sys.modules}"
+        code = f"import sys, ferrule; ferrule.create_app(); print({loaded})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment())
+        assert done.stdout.decode().strip() == "set()", done.stderr.decode()
 
     async def test_behind_a_pooler_there_is_none(self, stack, logged) -> None:
         bus = await self.opened("postgresql://127.0.0.1:1/none", pooler=True)
