@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
+import benchmarks
 from benchmarks import processes
 from benchmarks.contenders import Contender
 from benchmarks.data import KEY, Data
@@ -112,6 +114,7 @@ def spawned(
         process = subprocess.Popen(
             [sys.executable, *command],
             env=environment,
+            cwd=Path(benchmarks.__file__).parents[1],
             stdout=log,
             stderr=log,
             preexec_fn=_on_its_core,

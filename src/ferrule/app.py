@@ -117,6 +117,7 @@ class Ferrule(FastAPI):
             kit=self.kit,
             doors=self.doors,
             routes=RouteNames(self),
+            origins=[*_origins(self.settings), *_public(self.settings)],
             # Other people's middleware stands between, and must see every request.
             index=None if len(self.user_middleware) > 1 else index,
             envelope=http.envelope,
@@ -309,6 +310,10 @@ def _hosts(settings: Settings) -> list[str]:
     if settings.production and settings.public_url:
         return [urlsplit(settings.public_url).hostname or ""]
     return ["*"]
+
+
+def _public(settings: Settings) -> list[str]:
+    return [settings.public_url] if settings.public_url else []
 
 
 def _origins(settings: Settings) -> list[str]:

@@ -1,0 +1,246 @@
+"""Writing, reading, changing and deleting messages; how far one has read."""
+
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, String, Text, Uuid, bindparam, exists, literal, select, update
+
+from ferrule.actor import Actor
+from ferrule.db import ReadSession, UtcDateTime, WriteSession, utcnow, uuid7
+from ferrule.db.listing import Listing, Order, Ordering, page
+from ferrule.errors import Forbidden, NotFound, Unavailable
+from ferrule.http.etag import ANY_REVISION, IfMatch
+from ferrule.modules.rooms.access import MEMBER, Standing, check_visible, enter
+from ferrule.modules.rooms.errors import MessageDeleted, NotAMember
+from ferrule.modules.rooms.models import Room, RoomMember, RoomMessage
+from ferrule.modules.rooms.schemas import (
+    MarkedRead,
+    MessageCreate,
+    MessagePatch,
+    MessageResponse,
+    MessagesQuery,
+    ReadMark,
+    ReadResponse,
+    RoomResponse,
+)
+from ferrule.modules.rooms.views import view
+from ferrule.schemas import changes
+
+ROOMS: Any = Room.__table__
+MESSAGES: Any = RoomMessage.__table__
+
+
+async def list_messages(
+    session: ReadSession, actor: Actor, id: UUID, query: MessagesQuery
+) -> Listing[RoomMessage]:
+    """One page of the history, the newest first; above a number the oldest first."""
+    await check_visible(session, actor, id)
+    statement = select(RoomMessage).where(RoomMessage.room_id == id)
+    if query.before is not None:
+        statement = statement.where(RoomMessage.seq < query.before)
+    if query.after is not None:
+        statement = statement.where(RoomMessage.seq > query.after)
+    order = Order("seq", RoomMessage.seq, descending=query.after is None)
+    ordering = Ordering([order], f"messages of {id}")
+    return await page(session, statement, ordering=ordering, window=query.window())
+
+
+async def get_message(
+    session: ReadSession, actor: Actor, id: UUID, message_id: UUID
+) -> RoomMessage:
+    """A message, or what is left of a deleted one; `NotFound`."""
+    await check_visible(session, actor, id)
+    message = await session.scalar(_message(id, message_id))
+    return message or _no_message()
+
+
+async def post(
+    session: WriteSession, actor: Actor, id: UUID, data: MessageCreate
+) -> MessageResponse:
+    """Write into the room, as its members may; `NotFound`, `NotAMember`.
+
+    What the actor posted with this key before is answered instead. A message's number is taken in
+    its transaction, while no other has one: messages are numbered as they are committed.
+    """
+    now = utcnow()
+    asked = {"room": id, "author": actor.user_id, "new key": data.key, "now": now}
+    seq = await session.scalar(_NEXT, asked)
+    if seq is None:
+        return await _posted(session, actor, id, data.key)
+    new = {"new id": uuid7(), "new seq": seq, "new text": data.text}
+    new_id = await session.scalar(_insert(session.dialect), asked | new)
+    if new_id is None:
+        # While the lock was waited for it was posted, or the actor was removed.
+        await session.execute(_GIVE_BACK, {"room": id})
+        return await _posted(session, actor, id, data.key)
+    message = MessageResponse(
+        id=new_id,
+        room_id=id,
+        seq=seq,
+        author_id=actor.user_id,
+        key=data.key,
+        text=data.text,
+        edited_at=None,
+        deleted=False,
+        revision=1,
+        created_at=now,
+        updated_at=now,
+    )
+    session.emit(f"rooms/{id}", "message", message, by=actor)
+    return message
+
+
+async def edit(
+    session: WriteSession,
+    actor: Actor,
+    id: UUID,
+    message_id: UUID,
+    data: MessagePatch,
+    if_match: IfMatch = ANY_REVISION,
+) -> RoomMessage:
+    """Give one's own message another text."""
+    _, message = await _locked(session, actor, id, message_id)
+    if message.author_id != actor.user_id:
+        raise Forbidden("Its author alone changes a message.")
+    if_match.check(message.revision)
+    if message.deleted:
+        raise MessageDeleted
+    text = changes(data).get("text", message.text)
+    if text != message.text:
+        message.text, message.edited_at = text, utcnow()
+        await _tell(session, actor, "message.edited", message)
+    return message
+
+
+async def delete(
+    session: WriteSession,
+    actor: Actor,
+    id: UUID,
+    message_id: UUID,
+    if_match: IfMatch = ANY_REVISION,
+) -> None:
+    """Take the text out of one's own message; owners and admins out of any."""
+    standing, message = await _locked(session, actor, id, message_id)
+    if message.author_id != actor.user_id and standing.member.role == MEMBER:
+        raise Forbidden("Its author deletes a message, or an admin of the room.")
+    if_match.check(message.revision)
+    if not message.deleted:
+        message.text, message.deleted_at = None, utcnow()
+        await _tell(session, actor, "message.deleted", message)
+
+
+async def mark_read(session: WriteSession, actor: Actor, id: UUID, data: ReadMark) -> ReadResponse:
+    """Move the actor's mark forward to a message; it never goes back."""
+    room = await _as_member(session, actor, id)
+    seq = min(data.seq, room.last_seq)
+    if seq > room.read_seq:
+        moved = update(RoomMember).where(
+            RoomMember.room_id == id, RoomMember.user_id == actor.user_id, RoomMember.read_seq < seq
+        )
+        # It is no change of the membership.
+        values = {"read_seq": seq, "updated_at": RoomMember.updated_at}
+        moved = moved.values(values).execution_options(synchronize_session=False)
+        if await session.scalar(moved.returning(RoomMember.id)) is not None:
+            told = MarkedRead(user_id=actor.user_id, seq=seq)
+            session.emit(f"rooms/{id}", "read", told, by=actor)
+        room = await _as_member(session, actor, id)
+    return ReadResponse(seq=room.read_seq, unread=room.unread)
+
+
+async def _as_member(session: ReadSession, actor: Actor, id: UUID) -> RoomResponse:
+    room = await view(session, actor.user_id, id)
+    if room.role is None:
+        raise NotAMember
+    return room
+
+
+async def _locked(
+    session: WriteSession, actor: Actor, id: UUID, message_id: UUID
+) -> tuple[Standing, RoomMessage]:
+    """The actor's standing as a member, and a message that nobody else changes."""
+    standing = await enter(session, actor, id)
+    if standing.me is None:
+        raise NotAMember
+    message = await session.scalar(_message(id, message_id).with_for_update())
+    return standing, message or _no_message()
+
+
+async def _posted(
+    session: WriteSession, actor: Actor, id: UUID, key: str | None
+) -> MessageResponse:
+    """What the actor posted with this key, or the reason why nothing can be posted."""
+    if (await enter(session, actor, id)).me is None:
+        raise NotAMember
+    message = await session.scalar(
+        select(RoomMessage).where(
+            RoomMessage.room_id == id,
+            RoomMessage.author_id == actor.user_id,
+            RoomMessage.key == key,
+        )
+    )
+    if message is None:
+        # They became a member a moment ago.
+        raise Unavailable
+    return MessageResponse.model_validate(message)
+
+
+async def _tell(session: WriteSession, actor: Actor, type: str, message: RoomMessage) -> None:
+    await session.flush()
+    told = MessageResponse.model_validate(message)
+    session.emit(f"rooms/{message.room_id}", type, told, by=actor)
+
+
+def _message(id: UUID, message_id: UUID) -> Any:
+    return select(RoomMessage).where(RoomMessage.room_id == id, RoomMessage.id == message_id)
+
+
+def _no_message() -> Any:
+    raise NotFound("There is no such message.")
+
+
+_room, _author = bindparam("room", type_=Uuid()), bindparam("author", type_=Uuid())
+_key = bindparam("new key", type_=String())
+_now = bindparam("now", type_=UtcDateTime())
+_is_member = exists().where(RoomMember.room_id == _room, RoomMember.user_id == _author)
+_is_posted = exists().where(
+    MESSAGES.c.author_id == _author, MESSAGES.c.room_id == _room, MESSAGES.c.key == _key
+)
+# Neither is a change of the room, whose times and revision stay.
+_NEXT = (
+    update(ROOMS)
+    .where(ROOMS.c.id == _room, _is_member, ~_is_posted)
+    .values(last_seq=ROOMS.c.last_seq + 1, active_at=_now, updated_at=ROOMS.c.updated_at)
+    .returning(ROOMS.c.last_seq)
+)
+_GIVE_BACK = (
+    update(ROOMS)
+    .where(ROOMS.c.id == _room)
+    .values(last_seq=ROOMS.c.last_seq - 1, updated_at=ROOMS.c.updated_at)
+)
+
+
+@lru_cache
+def _insert(dialect: str) -> Any:
+    """Store a message of somebody who still is a member; nothing if its key is there already."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_or
+    else:
+        from sqlalchemy.dialects.sqlite import insert as insert_or
+    values = {
+        "id": bindparam("new id", type_=Uuid()),
+        "room_id": _room,
+        "seq": bindparam("new seq", type_=BigInteger()),
+        "author_id": _author,
+        "key": _key,
+        "text": bindparam("new text", type_=Text()),
+        "revision": literal(1, BigInteger()),
+        "created_at": _now,
+        "updated_at": _now,
+    }
+    return (
+        insert_or(MESSAGES)
+        .from_select(list(values), select(*values.values()).where(_is_member))
+        .on_conflict_do_nothing(index_elements=["author_id", "room_id", "key"])
+        .returning(MESSAGES.c.id)
+    )
