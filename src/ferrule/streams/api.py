@@ -15,7 +15,13 @@ from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 from ferrule.streams.schemas import EventPage, StreamQuery, TicketResponse
 from ferrule.streams.session import Session
-from ferrule.streams.sse import SSE, EventStream, EventStreamResponse, Waiting
+from ferrule.streams.sse import (
+    SSE,
+    EventStream,
+    EventStreamResponse,
+    Waiting,
+    prefers_events,
+)
 
 router = APIRouter(tags=["streams"])
 
@@ -63,13 +69,14 @@ async def read_stream(
             await kit[Channels].authorize(session, who, target)
 
     await authorize(actor)
-    if SSE in request.headers.get("accept", ""):
+    if prefers_events(",".join(request.headers.getlist("accept"))):
         place = last_event_id or query.since
         since = Position.parse(place) if place else None
         stream = EventStream(kit[Hub], request, actor, target, authorize)
         return EventStreamResponse(manager, stream, since)
     since = Position.parse(query.since or "0")
-    page, reset = await Waiting(kit[Hub], target.stream).page(since, query.limit, query.wait)
+    waiting = Waiting(kit[Hub], request, actor, target, authorize)
+    page, reset = await waiting.page(manager, since, query.limit, query.wait)
     head = {"epoch": page.epoch, "top": page.top, "reset": reset}
     items = b",".join(emitted.item(offset) for offset, emitted in page.rows)
     body = b'{"items":[' + items + b"]," + to_json(head).encode()[1:]

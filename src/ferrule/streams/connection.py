@@ -38,6 +38,9 @@ AWAY = 1000
 """Milliseconds over which those who are sent away come back, at random."""
 UNREAD = 16
 """Messages of a client that wait for the route to receive them."""
+LINGER = 2.0
+"""Seconds in which a route that reads may read what a peer said before it went."""
+DISCONNECT: Final = {"type": "websocket.disconnect", "code": 1006}
 
 
 class Closed(Stopped):
@@ -64,6 +67,10 @@ class Peer:
     async def renewed(self, actor: Actor) -> None:
         """What the actor may do has changed."""
         self.actor = actor
+
+    def reads(self, stream: str) -> bool:
+        """Whether it reads this stream."""
+        return False
 
     def tick(self, now: float) -> None:
         """A second has passed."""
@@ -98,6 +105,8 @@ class Connection(Peer):
         self.code: int | None = None
         """The code by which it was closed from here."""
         self.on_renewed: Callable[[], Awaitable[None]] | None = None
+        """Awaited when the actor may do something else than before; without it, who loses a role
+        is sent away."""
         self.on_gone: Callable[[int], None] | None = None
         self.pings = True
         """Whether signs of life are sent as messages, too, for peers that see no others."""
@@ -105,7 +114,10 @@ class Connection(Peer):
         self._settings = settings
         self._wire: Wire = cast(Wire, None)
         self._unread: asyncio.Queue[Any] | None = None
-        self._receiving = self._lost = self._ended_owner = False
+        self._owner: asyncio.Task[Any] | None = None
+        self._reads = self._receiving = self._lost = self._ended_owner = False
+        self._over: Any = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._kept: deque[Message] = deque()
         self._kept_bytes = 0
         self._stuck_since: float | None = None
@@ -123,25 +135,32 @@ class Connection(Peer):
         self._wire.on_lost = self._on_lost
         # Not all at once, of those who came at once.
         self._pinged_at = asyncio.get_running_loop().time() - random.random() * self._settings.ping  # noqa: S311
+        if self.code is not None:
+            # Kicked, or signed out, while the handshake went on.
+            self._wire.close(self.code)
 
     @asynccontextmanager
     async def attended(self) -> AsyncGenerator[None]:
         """Receive in the background, so that a block that only sends ends with the connection."""
-        owner = cast(asyncio.Task[Any], asyncio.current_task())
+        self._owner = owner = cast(asyncio.Task[Any], asyncio.current_task())
         self._unread = asyncio.Queue(UNREAD)
-        attending = asyncio.create_task(self._attend(owner), name="ferrule-streams-attending")
+        attending = asyncio.create_task(
+            self._attend(self._unread), name="ferrule-streams-attending"
+        )
         try:
             yield
         except asyncio.CancelledError:
             if not self._ended_owner or owner.uncancel():
                 raise
         finally:
+            if self._lingering is not None:
+                self._lingering.cancel()
             attending.cancel()
             await asyncio.wait([attending])
 
     async def ended(self) -> None:
         """Wait until nothing of it runs any more."""
-        if self._accepted:
+        if self.accepted:
             await self._wire.ended()
 
     def send(self, data: Any) -> bool:
@@ -190,12 +209,14 @@ class Connection(Peer):
         text = received.get("text")
         if text is None:
             self._refuse(BAD_REQUEST, "Send text.")
-        if len(text) > self._settings.max_message:
+        # Lone surrogates, which some servers let through, are no JSON.
+        data = text.encode(errors="surrogatepass")
+        if len(data) > self._settings.max_message:
             self._refuse(1009, "The message is too large.")
         self._spend()
         try:
-            message = check_json(text.encode(), max_depth=MAX_DEPTH)
-        except (Error, UnicodeEncodeError):
+            message = check_json(data, max_depth=MAX_DEPTH)
+        except Error:
             message = None
         if not isinstance(message, dict):
             self._refuse(BAD_REQUEST, "Send a JSON object.")
@@ -215,14 +236,21 @@ class Connection(Peer):
             while self._kept and self._wire.flowing:
                 self._wire.write(self._kept.popleft())
             self._kept.clear()
-            if self._accepted:
+            if self.accepted:
                 self._wire.close(code, reason)
             self._wake()
 
+    def reads(self, stream: str) -> bool:
+        return stream in self.rooms
+
     async def renewed(self, actor: Actor) -> None:
+        lost = self.actor.roles - actor.roles
         await super().renewed(actor)
         if self.on_renewed is not None:
             await self.on_renewed()
+        elif lost:
+            # It was let in as somebody whom its route may not let in any more.
+            self.end(KICKED, "Your roles have changed.")
 
     def gone(self, after_ms: int) -> None:
         if self.on_gone is not None:
@@ -232,6 +260,8 @@ class Connection(Peer):
         interval, wire = self._settings.ping, self._wire
         if self.actor.expired:
             self.end(EXPIRED, "The token has expired.")
+        elif not self.accepted:
+            return
         elif self._stuck_since is not None and now - self._stuck_since > self._settings.stalled:
             self.end(SLOW, "Too slow.")
         elif wire.pings and now - wire.heard_at > 2 * interval:
@@ -243,27 +273,45 @@ class Connection(Peer):
                 self.push(PING)
 
     async def _next(self) -> Any:
-        if self._unread is None:
-            return await self._websocket.receive()
-        self._receiving = True
+        self._reads = self._receiving = True
         try:
+            if self._unread is None:
+                self._owner = asyncio.current_task()
+                return await self._websocket.receive()
+            if self._over is not None and self._unread.empty():
+                return self._over
             return await self._unread.get()
+        except asyncio.CancelledError:
+            owner = cast(asyncio.Task[Any], self._owner)
+            if self._unread is not None or not self._ended_owner or owner.uncancel():
+                raise
+            return DISCONNECT
         finally:
             self._receiving = False
 
-    async def _attend(self, owner: asyncio.Task[Any]) -> None:
-        unread = cast(asyncio.Queue[Any], self._unread)
+    async def _attend(self, unread: asyncio.Queue[Any]) -> None:
         while True:
             received = await self._websocket.receive()
             if received["type"] == "websocket.disconnect":
                 break
             await unread.put(received)
-        self._lost = True
-        if self._receiving:
-            await unread.put(received)
+        self._lost, self._over = True, received
+        if self._receiving and unread.empty():
+            unread.put_nowait(received)
         else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End a block whose peer is gone; one that reads may read on for a moment."""
+        if not self._reads or self.code is not None:
+            self._end_owner()
+        elif self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER, self._end_owner)
+
+    def _end_owner(self) -> None:
+        if self._owner is not None and not self._ended_owner:
             self._ended_owner = True
-            owner.cancel()
+            self._owner.cancel()
 
     def _keep(self, message: Message, anyhow: bool) -> bool:
         """Keep a reference to what the transport does not take, within bounds."""
@@ -290,12 +338,18 @@ class Connection(Peer):
             self._wake()
 
     @property
-    def _accepted(self) -> bool:
+    def accepted(self) -> bool:
+        """Whether the handshake was answered."""
         return cast(Any, self._wire) is not None
 
     def _on_lost(self) -> None:
         self._lost = True
         self._wake()
+        if self._unread is not None:
+            self._let_go()
+        elif self._receiving and not self._wire.pings:
+            # A server of others may not say so to who receives.
+            self._end_owner()
 
     def _wake(self) -> None:
         if self._drained is not None:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from ferrule.actor import Actor, Door
 from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
+from ferrule.http.sockets import FAILED, POLICY
 from ferrule.kit import Kit
 from ferrule.streams.connection import BAD_TOKEN, KICKED, Closed, Connection, Peer, encoded
 from ferrule.streams.node import Node
@@ -27,6 +28,7 @@ TICK = 1.0
 """Seconds between two looks at what has become of connections."""
 BATCH = 100
 """Connections that are looked at without a pause in between."""
+GOING_AWAY = 1001
 ROOM, USER, KICK = "room", "user", "kick"
 
 log = structlog.get_logger("ferrule.streams")
@@ -98,6 +100,9 @@ class ConnectionManager:
             yield connection
         except Closed:
             pass
+        except BaseException as error:
+            connection.end(_code(error))
+            raise
         finally:
             # Whoever waits for the end is not counted any more.
             self.disconnect(connection)
@@ -111,7 +116,7 @@ class ConnectionManager:
             actor = await self.renew(peer.actor)
             if actor is None:
                 raise Unauthenticated
-            peer.actor = actor
+            await peer.renewed(actor)
         except BaseException:
             self.disconnect(peer)
             raise
@@ -187,7 +192,13 @@ class ConnectionManager:
         users = list(self._users) if user_id is None else [user_id]
         for each in users:
             if each in self._users:
-                self._spawn(self._recheck(each))
+                self._spawn(self._look_again_at(list(self._users[each].values())))
+
+    def recheck_readers(self, stream: str) -> None:
+        """Look again at everybody who reads a stream."""
+        peers = [peer for peer in self._peers.values() if peer.reads(stream)]
+        if peers:
+            self._spawn(self._look_again_at(peers))
 
     async def drain(self, seconds: float) -> None:
         """Send everybody away over this time, so that they do not come back all at once."""
@@ -209,7 +220,7 @@ class ConnectionManager:
             yield
         finally:
             for peer in list(self._peers.values()):
-                peer.end(1001)
+                peer.end(GOING_AWAY)
             while self._tasks:
                 for task in self._tasks:
                     task.cancel()
@@ -222,7 +233,7 @@ class ConnectionManager:
 
     def _send_to_user(self, user_id: UUID, message: Message) -> None:
         for peer in self._users.get(user_id, {}).values():
-            if isinstance(peer, Connection):
+            if isinstance(peer, Connection) and peer.accepted:
                 peer.push(message)
 
     def _kick(self, user_id: UUID) -> None:
@@ -239,22 +250,32 @@ class ConnectionManager:
         user, _, text = body.partition(b"\n")
         self._send_to_user(UUID(user.decode()), Message(text))
 
-    async def _recheck(self, user_id: UUID | None) -> None:
-        for peer in list(self._users.get(user_id, {}).values()):
-            while peer.id in self._peers:
-                try:
-                    await self._look_again(peer)
-                    break
-                except (Error, OSError) as error:
-                    # Nobody stays because the database was away when it was asked.
-                    log.warning("a connection waits for the database", reason=type(error).__name__)
-                    await asyncio.sleep(TICK)
-                except Exception as error:
-                    log.error("a connection was not looked at", exc_info=error)
-                    peer.end(KICKED, "internal error")
+    async def _look_again_at(self, peers: Sequence[Peer]) -> None:
+        for peer in peers:
+            await self.look_again(peer)
+
+    async def look_again(self, peer: Peer) -> None:
+        """Ask who a peer is now and what they may, and end it where that is too little."""
+        while peer.id in self._peers:
+            try:
+                await self._look_again(peer)
+                break
+            except (Error, OSError) as error:
+                # Nobody stays because the database was away when it was asked.
+                log.warning("a connection waits for the database", reason=type(error).__name__)
+                await asyncio.sleep(TICK)
+            except Exception as error:
+                log.error("a connection was not looked at", exc_info=error)
+                peer.end(KICKED, "internal error")
+                break
 
     async def _look_again(self, peer: Peer) -> None:
-        actor = await self.renew(peer.actor)
+        while True:
+            asked = peer.actor
+            actor = await self.renew(asked)
+            # Another token may have been shown meanwhile.
+            if peer.actor is asked:
+                break
         if actor is None:
             peer.end(BAD_TOKEN, "Sign in again.")
             return
@@ -299,6 +320,13 @@ def _discard(index: dict[Any, dict[Any, Any]], key: Any, member: Any) -> None:
         index[key].pop(member, None)
         if not index[key]:
             del index[key]
+
+
+def _code(error: BaseException) -> int:
+    """How a connection ends whose block has raised this (RFC 6455, 7.4.1)."""
+    if isinstance(error, Error) and error.status < 500:
+        return POLICY
+    return FAILED if isinstance(error, Exception) else GOING_AWAY
 
 
 def _manager(connection: HTTPConnection) -> ConnectionManager:

@@ -32,6 +32,15 @@ def recheck(session: WriteSession, user_id: UUID) -> None:
         session.emit(STREAM, RECHECK, {"user": str(user_id)})
 
 
+def recheck_channel(session: WriteSession, stream: str) -> None:
+    """The same for everybody who reads a stream: it is not for all of them any more.
+
+    Call it where nobody knows who they are, as when a public room becomes a private one.
+    """
+    if KIND in session.kit[Channels]:
+        session.emit(STREAM, RECHECK, {"stream": stream})
+
+
 class Control:
     """Reads the control stream for a node, from its start on."""
 
@@ -48,8 +57,11 @@ class Control:
 
     def deliver(self, event: Event, epoch: str) -> bool:
         told = json.loads(event.message.text)
-        if told["type"] == RECHECK:
-            self._manager.recheck(UUID(told["data"]["user"]))
+        data = told["data"]
+        if "user" in data:
+            self._manager.recheck(UUID(data["user"]))
+        elif "stream" in data:
+            self._manager.recheck_readers(data["stream"])
         return True
 
     def replay(self, event: Event, epoch: str) -> bool:

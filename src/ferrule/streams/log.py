@@ -4,8 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Insert, String, Text, and_, bindparam, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Insert,
+    String,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy import Uuid as UuidType
 
 from ferrule.db.statements import Driver, Prebuilt, PrebuiltInsert, PrebuiltWrite, prebuilt
@@ -119,6 +131,32 @@ async def read_page(session: "ReadSession", stream: str, after: int, limit: int)
         if row.offset is not None
     ]
     return Page(head.epoch, head.top, head.floor, found)
+
+
+async def redact(session: "WriteSession", stream: str, id: UUID, data: Any) -> int:
+    """Replace the data of all events of a stream that tell of this id; how many they were.
+
+    For what must not be told any more: a message that was edited or deleted, an address. The events
+    keep their places. Their data must have the id as `"id"`. It looks through the whole stream.
+    """
+    told = and_(
+        EVENTS.c.stream_id
+        == select(STREAMS.c.id).where(STREAMS.c.name == stream).scalar_subquery(),
+        EVENTS.c.data.contains(f'"id":"{id}"'),
+    )
+    changed = await session.execute(update(EVENTS).where(told).values(data=data_json(data)))
+    return changed.rowcount
+
+
+async def drop(session: "WriteSession", stream: str) -> None:
+    """Remove a stream with all its events. Whoever emits to it again begins another one.
+
+    Its readers get a `reset`, with the epoch of that one.
+    """
+    gone = delete(STREAMS).where(STREAMS.c.name == stream).returning(STREAMS.c.id)
+    id = await session.scalar(gone)
+    if id is not None:
+        await session.execute(delete(EVENTS).where(EVENTS.c.stream_id == id))
 
 
 _PAGE = prebuilt(

@@ -126,7 +126,7 @@ class Reader:
         while True:
             await self.sink.drained()
             asked = max(self.last, 0)
-            page = await room.page(asked)
+            page = await room.page(self.epoch, asked)
             events = self._take(page, asked)
             for event in events:
                 self.last = event.offset
@@ -191,7 +191,7 @@ class Room:
         self.spawn = spawn
         self._read = read
         self._emptied = emptied
-        self._pages: dict[tuple[int, Head], asyncio.Task[Page]] = {}
+        self._pages: dict[tuple[str | None, int, Head], asyncio.Task[Page]] = {}
         self._mending: asyncio.Task[None] | None = None
 
     def offer(self, epoch: str | None, events: Sequence[Event]) -> None:
@@ -259,18 +259,18 @@ class Room:
     def events(self, page: Page) -> list[Event]:
         return page.events(self.channel)
 
-    async def page(self, after: int) -> Page:
+    async def page(self, epoch: str | None, after: int) -> Page:
         """A page of the log. Readers who stand at the same place share it.
 
         That loses nothing: nothing was spoken of since it was asked for.
         """
-        key = after, self.seen
+        key = epoch, after, self.seen
         task = self._pages.get(key)
         if task is None:
             task = self._pages[key] = self.spawn(self._persistent(after), "reading")
             task.add_done_callback(lambda _: self._pages.pop(key, None))
         page = await asyncio.shield(task)
-        if key[1] == self.seen:
+        if key[-1] == self.seen:
             # Where it has less than was spoken of before, that is not so, or not any more.
             self.seen = page.epoch, page.top
         return page
@@ -307,7 +307,7 @@ class Room:
                 return
         while self.top is not None:
             asked = self.top
-            page = await self.page(asked)
+            page = await self.page(self.epoch, asked)
             if not self._continues(page, asked):
                 return self._start_over()
             self.found(page.epoch, self.events(page))

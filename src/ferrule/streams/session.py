@@ -117,8 +117,8 @@ class Session:
 
     async def _handle(self, message: dict[str, Any]) -> None:
         id = message.get("id")
-        if not (id is None or type(id) is int or (isinstance(id, str) and len(id) <= MAX_ID)):
-            id = None
+        if not (type(id) is int or (_is_text(id) and len(id) <= MAX_ID)):
+            message["id"] = id = None
         t = message.get("t")
         does = self._does.get(t) if _is_text(t) else None
         try:
@@ -146,16 +146,24 @@ class Session:
         while True:
             # What is taken away while it is being looked at is looked at again.
             renewals = self._renewals
-            await self._authorize(target)
+            try:
+                await self._authorize(target)
+            except Error as error:
+                if error.status < 500:
+                    await self._end(name)
+                raise
             if renewals == self._renewals:
                 break
-        await self._end(name)
-        subscription = Subscription(self, target, message.get("id"))
-        self._subscriptions[name] = subscription
+        before = self._subscriptions.get(name)
+        subscription = self._subscriptions[name] = Subscription(self, target, message.get("id"))
         self.connection.join(target.stream)
-        subscription.reader = self._hub.join(target.stream, subscription, since)
         if target.channel.presence:
             self._presence.enter(target.stream, str(self.connection.actor.user_id))
+        if before is not None:
+            await self._stop(before)
+        # It may have been taken away meanwhile.
+        if self._subscriptions.get(name) is subscription:
+            subscription.reader = self._hub.join(target.stream, subscription, since)
 
     async def _unsub(self, message: dict[str, Any]) -> None:
         name = _channel(message)
@@ -219,8 +227,11 @@ class Session:
         if actor.id != self.connection.actor.id or actor.id is None:
             self.connection.end(BAD_TOKEN, "The token is not valid.")
             return
-        await self.connection.renewed(actor)
-        self.answer(message.get("id"), "ok")
+        self.connection.actor = actor
+        # Who it names may have been known from before; what ends its login from here on is told.
+        await self._manager.look_again(self.connection)
+        if self.connection.code is None:
+            self.answer(message.get("id"), "ok")
 
     async def _ping(self, message: dict[str, Any]) -> None:
         self.answer(message.get("id"), "pong")
@@ -247,10 +258,12 @@ class Session:
 
     async def _end(self, name: str) -> None:
         subscription = self._subscriptions.pop(name, None)
-        if subscription is None:
-            return
+        if subscription is not None:
+            self.connection.leave(subscription.target.stream)
+            await self._stop(subscription)
+
+    async def _stop(self, subscription: Subscription) -> None:
         target = subscription.target
-        self.connection.leave(target.stream)
         if target.channel.presence:
             self._presence.leave(target.stream, str(self.connection.actor.user_id))
         if subscription.reader is not None:

@@ -10,12 +10,14 @@ from starlette.types import Receive, Scope, Send
 
 from ferrule.actor import Actor
 from ferrule.db.types import to_json
+from ferrule.errors import Unauthenticated
 from ferrule.streams.channels import Target
 from ferrule.streams.connection import DRAINING, Peer
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event, Page
 from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
+from ferrule.streams.room import Stopped
 
 SSE = "text/event-stream"
 HEARTBEAT = 15.0
@@ -71,7 +73,8 @@ class EventStream(Peer):
         return True
 
     def replay(self, event: Event, epoch: str) -> bool:
-        self._give(event.chunk(epoch))
+        if not self.ended:
+            self._give(event.chunk(epoch))
         return self._roomy
 
     def begun(self, epoch: str | None, top: int) -> None:
@@ -84,9 +87,11 @@ class EventStream(Peer):
         self._say("reset", epoch, offset)
 
     async def drained(self) -> None:
-        while not self._roomy:
+        while not (self._roomy or self.ended):
             self._taken.clear()
             await self._taken.wait()
+        if self.ended:
+            raise Stopped
 
     def broken(self) -> None:
         self.end(1011)
@@ -94,6 +99,10 @@ class EventStream(Peer):
     def end(self, code: int, reason: str = "") -> None:
         self.ended = True
         self._given.set()
+        self._taken.set()
+
+    def reads(self, stream: str) -> bool:
+        return stream == self._target.stream
 
     async def renewed(self, actor: Actor) -> None:
         await super().renewed(actor)
@@ -131,7 +140,8 @@ class EventStreamResponse(StreamingResponse):
         self, manager: ConnectionManager, stream: EventStream, since: Position | None
     ) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(stream.chunks(since), headers=headers)
+        self._chunks = stream.chunks(since)
+        super().__init__(self._chunks, headers=headers)
         self._manager = manager
         self._stream = stream
 
@@ -141,21 +151,42 @@ class EventStreamResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._manager.disconnect(self._stream)
+            # A client that went while it was sent something leaves them where they were.
+            await self._chunks.aclose()
 
 
-class Waiting:
+class Waiting(Peer):
     """Waits for the next event of a stream, whichever it is."""
 
-    def __init__(self, hub: Hub, stream: str) -> None:
+    def __init__(
+        self, hub: Hub, request: Request, actor: Actor, target: Target, authorize: Authorize
+    ) -> None:
+        super().__init__(actor, request.client.host if request.client else None)
         self._hub = hub
-        self._stream = stream
+        self._stream = target.stream
+        self._authorize = authorize
         self._come = asyncio.Event()
 
-    async def page(self, since: Position, limit: int, seconds: float) -> tuple[Page, bool]:
+    async def page(
+        self, manager: ConnectionManager, since: Position, limit: int, seconds: float
+    ) -> tuple[Page, bool]:
         """The page after a place, waited for if it is empty; whether events are missing between."""
         page, reset = await self._read(since, limit)
         if page.rows or reset or seconds <= 0:
             return page, reset
+        await manager.enter(self)
+        try:
+            await self._wait(since, seconds)
+            # Who lost their login or their right meanwhile is not told what happened then.
+            actor = await manager.renew(self.actor)
+            if actor is None or actor.expired:
+                raise Unauthenticated
+            await self._authorize(actor)
+        finally:
+            manager.disconnect(self)
+        return await self._read(since, limit)
+
+    async def _wait(self, since: Position, seconds: float) -> None:
         reader = self._hub.join(self._stream, self, since)
         try:
             async with asyncio.timeout(seconds):
@@ -164,12 +195,12 @@ class Waiting:
             pass
         finally:
             await reader.stop()
-        return await self._read(since, limit)
 
     async def _read(self, since: Position, limit: int) -> tuple[Page, bool]:
         page = await self._hub.read(self._stream, since.offset, limit)
         anew = since.epoch is not None and since.epoch != page.epoch
-        trimmed = 0 < since.offset < page.floor
+        # Without an epoch, 0 means all that is kept: nothing is missing before it.
+        trimmed = since != Position(0) and since.offset < page.floor
         if anew or trimmed:
             return await self._hub.read(self._stream, page.floor, limit), True
         return page, since.offset > page.top
@@ -196,3 +227,31 @@ class Waiting:
 
     def broken(self) -> None:
         self._come.set()
+
+    def end(self, code: int, reason: str = "") -> None:
+        self._come.set()
+
+    async def renewed(self, actor: Actor) -> None:
+        await super().renewed(actor)
+        await self._authorize(actor)
+
+    def tick(self, now: float) -> None:
+        if self.actor.expired:
+            self.end(0)
+
+
+def prefers_events(accept: str) -> bool:
+    """Whether an Accept header would rather have event streams than JSON (RFC 9110, 12.5.1)."""
+    weights: dict[str, float] = {}
+    for each in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in each.split(";"))
+        weights[kind] = next((_weight(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+    events = weights.get(SSE, 0.0)
+    return events > 0 and events >= weights.get("application/json", 0.0)
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, select
 from starlette.requests import HTTPConnection
 
 from ferrule.actor import Actor, Door
 from ferrule.db.database import Database
 from ferrule.db.session import WriteSession
 from ferrule.db.types import utcnow
+from ferrule.http.routes import API
 from ferrule.kit import Kit
 from ferrule.security.tokens import InvalidToken
 from ferrule.streams.models import Ticket
@@ -50,18 +51,23 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
     It opens live connections alone: what stands in an address is written into logs on the way.
     """
     scope = connection.scope
-    live = scope["type"] == "websocket" or "/streams/" in scope["path"]
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    live = scope["type"] == "websocket" or path.startswith(f"{API}/streams/")
     shown = connection.query_params.getlist(PARAMETER) if live else []
     if not shown:
         return None
     if len(shown) > 1 or len(shown[0]) > MAX_TICKET:
         raise InvalidToken
-    taken = delete(TICKETS).where(
-        TICKETS.c.hash == _hash(shown[0]), TICKETS.c.expires_at > utcnow()
-    )
+    valid = (TICKETS.c.hash == _hash(shown[0]), TICKETS.c.expires_at > utcnow())
+    async with kit[Database].read() as session:
+        # Nobody writes who only guesses.
+        known = await session.scalar(select(TICKETS.c.hash).where(*valid))
+    if known is None:
+        raise InvalidToken
+    taken = delete(TICKETS).where(*valid).returning(TICKETS)
     async with kit[Database].write() as session:
         # Whoever deletes the row has the ticket: of two, one.
-        row = (await session.execute(taken.returning(TICKETS))).one_or_none()
+        row = (await session.execute(taken)).one_or_none()
     if row is None:
         raise InvalidToken
     expires = row.actor_expires_at

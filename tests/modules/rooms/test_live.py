@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from ferrule import Actor, Ferrule, Invalid, NotFound
 from ferrule.db import Database
@@ -45,7 +46,8 @@ async def test_every_change_is_told_as_the_api_answers_it(
         await ann.post(f"{room}/read", json={"seq": seq})
     expect("read", ann, {"user_id": ann.user["id"], "seq": 1})
     assert (await ann.delete(address)).status_code == 204
-    expect("message.deleted", ann, (await ann.get(address)).json())
+    left = (await ann.get(address)).json()
+    expect("message.deleted", ann, left)
     await bob.delete(address)
     expect("room.updated", ann, shared((await ann.patch(room, json={"name": "Cellar"})).json()))
     await ann.patch(room, json={"name": "Cellar"})
@@ -54,13 +56,16 @@ async def test_every_change_is_told_as_the_api_answers_it(
     await ann.patch(member(room, bob), json={"role": "admin"})
     await bob.delete(member(room, bob))
     expect("member.left", bob, {"room_id": id_of(room), "user_id": bob.user["id"]})
-    await ann.delete(room)
-    expect("room.deleted", ann, {"id": id_of(room)})
 
     events = await told(f"rooms/{id_of(room)}")
     assert [event["type"] for event in events] == [type for type, _, _ in expected]
     for event, (type, by, data) in zip(events, expected, strict=True):
-        assert event == {"type": type, "by": by.user["id"], "data": data}
+        # What a message said before is not replayed.
+        told_now = left if type.startswith("message") else data
+        assert event == {"type": type, "by": by.user["id"], "data": told_now}
+    await ann.delete(room)
+    (deleted,) = await told(f"rooms/{id_of(room)}")
+    assert deleted == {"type": "room.deleted", "by": ann.user["id"], "data": {"id": id_of(room)}}
 
 
 async def test_what_is_refused_is_not_told(actors: Actors, make: Make, told: Told) -> None:
@@ -115,9 +120,9 @@ async def test_who_loses_something_is_looked_at_again(
 
     async def rechecked() -> list[str]:
         nonlocal known
-        new = [event["data"]["user"] for event in await told("control/users")][known:]
+        new = [event["data"] for event in await told("control/users")][known:]
         known += len(new)
-        return new
+        return [user for data in new if (user := data.get("user"))]
 
     known = 0
     await rechecked()
@@ -224,3 +229,50 @@ async def test_w5_who_is_no_member_hears_no_more(
         if how != "deleted":
             await say(ann, room, "Without bob")
         assert [each for each in await silent(bobs) if each["t"] == "ev"] == []
+
+
+async def test_a_room_that_becomes_private_sends_those_away_who_read_along(actors: Actors) -> None:
+    ann, bob = await actors("ann"), await actors("bob")
+    made = await ann.post("/api/v1/rooms", json={"name": "open", "private": False})
+    name = f"rooms/{made.json()['id']}"
+    async with (
+        ann.socket(f"/api/v1/ws?ch={name}") as hers,
+        bob.socket(f"/api/v1/ws?ch={name}") as his,
+    ):
+        for socket in (hers, his):
+            while (await socket.receive())["t"] != "live":
+                pass
+        answer = await ann.patch(f"/api/v1/{name}", json={"private": True})
+        assert answer.status_code == 200, answer.text
+        while (refused := await his.receive(within=2))["t"] != "err":
+            pass
+        assert (refused["ch"], refused["code"], refused["retry"]) == (name, "not_found", False)
+        await ann.post(f"/api/v1/{name}/messages", json={"text": "among us"})
+        told: list[str] = []
+        while "message" not in told:
+            told.append((await hers.receive()).get("type"))
+        with pytest.raises(TimeoutError):
+            while True:
+                assert (await his.receive(within=0.3)).get("type") != "message"
+
+
+async def test_what_was_edited_or_deleted_is_not_replayed(actors: Actors) -> None:
+    ann = await actors("ann")
+    made = await ann.post("/api/v1/rooms", json={"name": "here"})
+    name = f"rooms/{made.json()['id']}"
+    words = ("a slip of the tongue", "a wrong number", "a good word")
+    ids = [
+        (await ann.post(f"/api/v1/{name}/messages", json={"text": each})).json()["id"]
+        for each in words
+    ]
+    await ann.patch(f"/api/v1/{name}/messages/{ids[1]}", json={"text": "another number"})
+    await ann.delete(f"/api/v1/{name}/messages/{ids[0]}")
+    kept = (await ann.get(f"/api/v1/streams/{name}?since=0")).json()
+    assert [event["offset"] for event in kept["items"]] == list(range(1, kept["top"] + 1))
+    assert "slip" not in str(kept)
+    assert "wrong" not in str(kept)
+    assert "a good word" in str(kept)
+    await ann.delete(f"/api/v1/{name}")
+    async with ann.app.kit[Database].read() as session:
+        left = await session.execute(text("SELECT data FROM stream_events"))
+        assert "a good word" not in str(left.all())

@@ -42,7 +42,7 @@ from ferrule.modules.rooms.schemas import (
 from ferrule.modules.rooms.settings import RoomsSettings
 from ferrule.modules.rooms.views import view
 from ferrule.schemas import changes
-from ferrule.streams import recheck
+from ferrule.streams import drop, recheck, recheck_channel
 
 
 async def list_members(
@@ -170,9 +170,13 @@ async def close(session: WriteSession, actor: Actor, room: Room) -> None:
     """Delete a locked room, and tell all who were in it."""
     members = select(RoomMember.user_id).where(RoomMember.room_id == room.id)
     left = (await session.execute(members)).scalars().all()
+    stream = f"rooms/{room.id}"
     await session.delete(room)
     await session.flush()
-    session.emit(f"rooms/{room.id}", "room.deleted", RoomDeleted(id=room.id), by=actor)
+    # What was said in it goes with it.
+    await drop(session, stream)
+    session.emit(stream, "room.deleted", RoomDeleted(id=room.id), by=actor)
+    recheck_channel(session, stream)
     for user_id in left:
         _tell_left(session, actor, MemberLeft(room_id=room.id, user_id=user_id))
 

@@ -26,6 +26,7 @@ from ferrule.modules.rooms.schemas import (
 )
 from ferrule.modules.rooms.views import view
 from ferrule.schemas import changes
+from ferrule.streams import redact
 
 ROOMS: Any = Room.__table__
 MESSAGES: Any = RoomMessage.__table__
@@ -188,7 +189,10 @@ async def _posted(
 async def _tell(session: WriteSession, actor: Actor, type: str, message: RoomMessage) -> None:
     await session.flush()
     told = MessageResponse.model_validate(message)
-    session.emit(f"rooms/{message.room_id}", type, told, by=actor)
+    stream = f"rooms/{message.room_id}"
+    # What it said before is not to be read by those who come later.
+    await redact(session, stream, message.id, told)
+    session.emit(stream, type, told, by=actor)
 
 
 def _message(id: UUID, message_id: UUID) -> Any:

@@ -29,6 +29,7 @@ from ferrule.modules.rooms.schemas import (
 )
 from ferrule.modules.rooms.views import view, views
 from ferrule.schemas import changes
+from ferrule.streams import recheck_channel
 
 _COLUMNS = {
     "id": Room.id,
@@ -96,11 +97,14 @@ async def update_room(
     """Set the fields that are named, as owners and admins may."""
     room = (await manage(session, actor, id, least=ADMIN)).room
     if_match.check(room.revision)
-    revision = room.revision
+    revision, was_public = room.revision, not room.private
     for name, value in changes(data).items():
         setattr(room, name, value)
     await session.flush()
     seen = await view(session, actor.user_id, id)
+    if room.private and was_public:
+        # Those who read along are no members, and nobody knows them.
+        recheck_channel(session, f"rooms/{id}")
     if room.revision != revision:
         session.emit(f"rooms/{id}", "room.updated", seen.told(), by=actor)
     return seen
