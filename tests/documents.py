@@ -74,10 +74,11 @@ def prose(page: Path) -> str:
 
 def write(page: Path, folder: Path) -> None:
     """Write the files that a page shows."""
-    folder.mkdir(parents=True)
     for block in blocks(page):
         if block.title:
-            (folder / block.title).write_text(block.text, encoding="utf-8")
+            file = folder / block.title
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
 
 
 def run(

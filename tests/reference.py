@@ -27,7 +27,7 @@ SOURCE = Path(ferrule.__file__).parent
 BEGIN, END = "<!-- generated -->\n", "<!-- end of what is generated -->\n"
 PUBLIC = (
     "ferrule", "ferrule.db", "ferrule.schemas", "ferrule.resources", "ferrule.jobs", "ferrule.mail",
-    "ferrule.testing",
+    "ferrule.streams", "ferrule.testing",
 )  # fmt: skip
 
 
@@ -171,6 +171,7 @@ NOTES = {
     "Anyone": "Annotation of an endpoint's `actor`: anybody, signed in or not.",
     "SignedIn": "Annotation of an endpoint's `actor`: who is signed in.",
     "Action": "What is done to a resource: list, get, create, replace, update, delete, restore.",
+    "Connections": "Annotation of an endpoint's `manager`: the `ConnectionManager`.",
     "IfMatchHeader": "Annotation of a parameter: the `If-Match` of a request, for changes.",
     "Read": "Annotation of an endpoint's `session`: a `ReadSession`.",
     "Write": "Annotation of an endpoint's `session`: a `WriteSession`, committed first.",
@@ -205,7 +206,7 @@ def error_codes() -> set[str]:
                     codes.add(first.value)
             # The edge's refusals, before any route: return "…", "bad_host".
             if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
-                last = node.value.elts[-1]
+                last = node.value.elts[-1] if node.value.elts else None
                 if isinstance(last, ast.Constant) and re.match("bad_", str(last.value)):
                     codes.add(last.value)
     return codes

@@ -25,6 +25,9 @@ TUTORIAL = DOCS / "tutorial" / "first-module.md"
 LESSONS = sorted({*(DOCS / "tutorial").glob("*.md")} - {TUTORIAL})
 """Pages of the tutorial that go on where the first one ends, as guides do."""
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
+LIVE = DOCS / "reference" / "live.md"
+"""A page of the reference whose examples are run, as guides are."""
+LIVE_TUTORIAL = DOCS / "tutorial" / "a-live-page.md"
 IDS = {"ids": lambda page: page.relative_to(ROOT).as_posix()}
 
 
@@ -108,7 +111,12 @@ def test_the_tutorial_takes_forty_lines() -> None:
     assert sum(len(block.text.splitlines()) for block in files) <= 40
 
 
-@pytest.mark.parametrize("page", [*LESSONS, *HOW_TO], **IDS)
+def test_following_a_channel_takes_35_lines() -> None:
+    scripts = {block.title: block for block in blocks(LIVE_TUTORIAL) if block.title}
+    assert len(scripts["live/live.js"].text.splitlines()) == 35
+
+
+@pytest.mark.parametrize("page", [*LESSONS, *HOW_TO, LIVE], **IDS)
 def test_a_guide(page: Path, guides: Guides) -> None:
     guides(page)
 
@@ -124,13 +132,13 @@ def test_the_servers_of_the_deploy_guide(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", pages(), **IDS)
 def test_every_program_is_run(page: Path) -> None:
-    run = {README, TUTORIAL, *LESSONS, *HOW_TO}
+    run = {README, TUTORIAL, *LESSONS, *HOW_TO, LIVE}
     for block in blocks(page):
-        if block.language in ("python", "toml"):
+        if block.language in ("python", "toml", "html", "javascript"):
             assert block.title, f'{block}: give it a title="…", so that it is run'
             assert page in run, f"{block}: pages outside of the tutorial and how-to are not run"
         assert block.language in (
-            "python", "toml", "sh", "json", "text", "console", "nginx", "ini",
+            "python", "toml", "html", "javascript", "sh", "json", "text", "console", "nginx", "ini",
         ), f"{block}: say what it is"  # fmt: skip
 
 

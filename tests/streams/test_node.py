@@ -39,6 +39,8 @@ async def test_the_others_hear_what_is_told(broker: Broker) -> None:
         for kind in ("greet", "part"):
             each.on(kind, lambda id, body, k=kind, to=list_: to.append((k, id, body)))
     async with on(*nodes):
+        if broker.kind != "memory":
+            await until(lambda: len(nodes[0].nodes) == 2)
         nodes[0].tell("greet", "Grüße\n\nin Zeilen".encode())
         nodes[0].tell("unheard-of", b"")
         nodes[0].tell("part", b"")

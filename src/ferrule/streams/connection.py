@@ -102,6 +102,8 @@ class Connection(Peer):
         super().__init__(actor, client.host if client else None)
         self.manager = manager
         self.rooms: set[str] = set()
+        self.asking: str | None = None
+        """A stream of which it is not known yet whether it may be read."""
         self.code: int | None = None
         """The code by which it was closed from here."""
         self.on_renewed: Callable[[], Awaitable[None]] | None = None
@@ -241,7 +243,7 @@ class Connection(Peer):
             self._wake()
 
     def reads(self, stream: str) -> bool:
-        return stream in self.rooms
+        return stream in self.rooms or stream == self.asking
 
     async def renewed(self, actor: Actor) -> None:
         lost = self.actor.roles - actor.roles

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,13 +19,25 @@ from ferrule.actor import Actor, Door
 from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
 from ferrule.http.sockets import FAILED, POLICY
 from ferrule.kit import Kit
-from ferrule.streams.connection import BAD_TOKEN, KICKED, Closed, Connection, Peer, encoded
+from ferrule.streams.connection import (
+    BAD_TOKEN,
+    EXPIRED,
+    KICKED,
+    Closed,
+    Connection,
+    Peer,
+    encoded,
+)
 from ferrule.streams.node import Node
 from ferrule.streams.settings import StreamsSettings
 from ferrule.streams.wire import Message
 
 TICK = 1.0
 """Seconds between two looks at what has become of connections."""
+SOON = 0.7
+"""Seconds in which those who may have lost something are looked at."""
+AGAIN = 0.2
+"""Seconds until the database is asked again after it did not answer."""
 BATCH = 100
 """Connections that are looked at without a pause in between."""
 GOING_AWAY = 1001
@@ -189,16 +201,18 @@ class ConnectionManager:
 
     def recheck(self, user_id: UUID | None = None) -> None:
         """Look again at who a user is now, and at what they may; None for all users."""
-        users = list(self._users) if user_id is None else [user_id]
-        for each in users:
-            if each in self._users:
-                self._spawn(self._look_again_at(list(self._users[each].values())))
+        if user_id is None:
+            # It is not known that anybody has lost anything: this may take its time.
+            self._spawn(self._look_again_at(list(self._peers.values()), within=None))
+        elif user_id in self._users:
+            peers = list(self._users[user_id].values())
+            self._spawn(self._look_again_at(peers, within=SOON))
 
     def recheck_readers(self, stream: str) -> None:
         """Look again at everybody who reads a stream."""
         peers = [peer for peer in self._peers.values() if peer.reads(stream)]
         if peers:
-            self._spawn(self._look_again_at(peers))
+            self._spawn(self._look_again_at(peers, within=SOON))
 
     async def drain(self, seconds: float) -> None:
         """Send everybody away over this time, so that they do not come back all at once."""
@@ -250,9 +264,21 @@ class ConnectionManager:
         user, _, text = body.partition(b"\n")
         self._send_to_user(UUID(user.decode()), Message(text))
 
-    async def _look_again_at(self, peers: Sequence[Peer]) -> None:
-        for peer in peers:
-            await self.look_again(peer)
+    async def _look_again_at(self, peers: Sequence[Peer], *, within: float | None) -> None:
+        """Look at them one after the other.
+
+        Those whose turn does not come in time have to connect again: who has very much that must
+        be looked at does not keep it for longer.
+        """
+        left = deque(peers)
+        try:
+            async with asyncio.timeout(within):
+                while left:
+                    await self.look_again(left[0])
+                    left.popleft()
+        except TimeoutError:
+            for peer in left:
+                peer.end(EXPIRED, "Connect again.")
 
     async def look_again(self, peer: Peer) -> None:
         """Ask who a peer is now and what they may, and end it where that is too little."""
@@ -263,7 +289,7 @@ class ConnectionManager:
             except (Error, OSError) as error:
                 # Nobody stays because the database was away when it was asked.
                 log.warning("a connection waits for the database", reason=type(error).__name__)
-                await asyncio.sleep(TICK)
+                await asyncio.sleep(AGAIN)
             except Exception as error:
                 log.error("a connection was not looked at", exc_info=error)
                 peer.end(KICKED, "internal error")

@@ -1,7 +1,7 @@
 """Events as readers get them: encoded once, the same bytes in replay and live."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -23,12 +23,21 @@ MAX_TYPE = 100
 class Event:
     """An event at its place in a stream; `message` is what all of its readers are sent."""
 
-    __slots__ = ("_chunk", "message", "offset")
+    __slots__ = ("_chunk", "_text", "message", "offset")
+    message: Message
 
-    def __init__(self, offset: int, text: bytes) -> None:
+    def __init__(self, offset: int, text: bytes | Callable[[], bytes]) -> None:
         self.offset = offset
-        self.message = Message(text)
+        self._text = text
         self._chunk: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Made when somebody first wants it: of most writes nobody does.
+        if name != "message":
+            raise AttributeError(name)
+        text = self._text
+        self.message = Message(text if isinstance(text, bytes) else text())
+        return self.message
 
     def chunk(self, epoch: str) -> bytes:
         """The event as server-sent events have it."""

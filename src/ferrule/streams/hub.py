@@ -23,6 +23,8 @@ LOOK = 0.4
 """Seconds between two looks at the streams that must be watched, whatever the bus does."""
 COMPARE = 5.0
 """Seconds between two looks at all streams that are read, while the bus carries."""
+NEW = 3.0
+"""Seconds from its start in which a hub looks at all streams."""
 AT_ONCE = 500
 """Streams whose heads are asked for at once."""
 READING = 4
@@ -86,7 +88,8 @@ class Hub:
         """Hand over what was committed here, and tell the other nodes."""
         for each in appended:
             self._offer(each.stream, each.epoch, each.events)
-            self.node.tell(EVENTS, _hint(each))
+            if self.node.heard:
+                self.node.tell(EVENTS, _hint(each))
         self._noted(appended)
 
     def look(self) -> None:
@@ -132,7 +135,7 @@ class Hub:
 
     async def _compare_all(self) -> None:
         loop = asyncio.get_running_loop()
-        compared = loop.time()
+        compared = begun = loop.time()
         while True:
             try:
                 async with asyncio.timeout(LOOK):
@@ -140,6 +143,8 @@ class Hub:
             except TimeoutError:
                 pass
             due = self._look.is_set() or self.node.deaf or loop.time() - compared >= COMPARE
+            # Other nodes may not have known yet that there is one more to be told.
+            due = due or loop.time() - begun < NEW
             self._look.clear()
             if due:
                 compared = loop.time()

@@ -209,7 +209,7 @@ def _row(stream_id: int, offset: int, event: Emitted) -> dict[str, Any]:
 
 
 def _event(kit: "Kit", offset: int, emitted: Emitted) -> Event:
-    return Event(offset, emitted.text(kit[Channels].name(emitted.stream), offset))
+    return Event(offset, lambda: emitted.text(kit[Channels].name(emitted.stream), offset))
 
 
 @lru_cache

@@ -1,8 +1,8 @@
 """The log: streams, and their events."""
 
-import secrets
 import time
 from datetime import datetime
+from random import getrandbits
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Index, String, Text
@@ -14,12 +14,12 @@ from ferrule.db.types import utcnow
 
 def new_stream_id() -> int:
     """Milliseconds and 20 random bits: the events of streams of one time lie together."""
-    return time.time_ns() // 1_000_000 << 20 | secrets.randbits(20)
+    return time.time_ns() // 1_000_000 << 20 | getrandbits(20)
 
 
 def new_epoch() -> str:
     """Tells a stream from those of the same name before it."""
-    return secrets.token_hex(4)
+    return f"{getrandbits(32):08x}"
 
 
 class Log(DeclarativeBase):

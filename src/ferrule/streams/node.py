@@ -5,12 +5,13 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import structlog
 
 from ferrule.observability.health import Degraded
 from ferrule.streams.bus import Bus
+from ferrule.streams.bus.memory import MemoryBus
 
 CANARY = 0.25
 """Seconds between two messages to itself."""
@@ -34,7 +35,7 @@ class Node:
     def __init__(self, bus: Bus) -> None:
         self.id = secrets.token_hex(6)
         self.bus = bus
-        self._alone = bus.kind == "memory"
+        self._memory = cast(MemoryBus, bus) if bus.kind == "memory" else None
         self._since = time.monotonic()
         self._heard: float | None = None
         self._told_deaf = False
@@ -64,17 +65,25 @@ class Node:
 
     def tell(self, kind: str, body: bytes) -> None:
         """Send this to the other nodes; see `Bus.publish` for what may become of it."""
-        self._publish(kind.encode(), body)
+        if self.heard:
+            self._publish(kind.encode(), body)
+
+    @property
+    def heard(self) -> bool:
+        """Whether there may be others who hear this one. Who has just come looks for itself."""
+        if self._memory is not None:
+            return self._memory.shared
+        return bool(self._nodes) or self.deaf
 
     @property
     def deaf(self) -> bool:
         """Whether others may have said something that it has not heard."""
-        return not self._alone and (self._heard is None or self.deaf_for > DEAF)
+        return self._memory is None and (self._heard is None or self.deaf_for > DEAF)
 
     @property
     def deaf_for(self) -> float:
         """Seconds: all that was published before is heard. Also under 0.3 while all is well."""
-        if self._alone:
+        if self._memory is not None:
             return 0.0
         return time.monotonic() - (self._since if self._heard is None else self._heard)
 
@@ -98,7 +107,7 @@ class Node:
         self._since, self._heard = time.monotonic(), None
         async with self.bus.running(self._receive):
             beating: list[asyncio.Task[NoReturn]] = []
-            if self._alone:
+            if self._memory is not None:
                 self._call_all(self._on_heard)
             else:
                 beating.append(asyncio.create_task(self._beat(), name="ferrule-node"))

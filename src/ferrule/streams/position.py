@@ -19,7 +19,7 @@ class Position:
     @classmethod
     def parse(cls, text: object) -> Self:
         """Read `[epoch:]offset`; `Invalid` for anything else."""
-        if isinstance(text, int) and not isinstance(text, bool):
+        if isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= MAX_OFFSET:
             text = str(text)
         if not isinstance(text, str) or len(text) > 40:
             raise _invalid()

@@ -143,17 +143,12 @@ class Session:
         more = name not in self._subscriptions
         if more and len(self._subscriptions) >= self._settings.subscriptions:
             raise Forbidden("This connection has too many subscriptions: open another.")
-        while True:
-            # What is taken away while it is being looked at is looked at again.
-            renewals = self._renewals
-            try:
-                await self._authorize(target)
-            except Error as error:
-                if error.status < 500:
-                    await self._end(name)
-                raise
-            if renewals == self._renewals:
-                break
+        try:
+            await self._ask(target)
+        except Error as error:
+            if error.status < 500:
+                await self._end(name)
+            raise
         before = self._subscriptions.get(name)
         subscription = self._subscriptions[name] = Subscription(self, target, message.get("id"))
         self.connection.join(target.stream)
@@ -164,6 +159,19 @@ class Session:
         # It may have been taken away meanwhile.
         if self._subscriptions.get(name) is subscription:
             subscription.reader = self._hub.join(target.stream, subscription, since)
+
+    async def _ask(self, target: Target) -> None:
+        """Authorize a subscription to come; without an await after it, it stands when this ends."""
+        self.connection.asking = target.stream
+        try:
+            while True:
+                # What is taken away while it is being looked at is looked at again.
+                renewals = self._renewals
+                await self._authorize(target)
+                if renewals == self._renewals:
+                    return
+        finally:
+            self.connection.asking = None
 
     async def _unsub(self, message: dict[str, Any]) -> None:
         name = _channel(message)

@@ -19,6 +19,11 @@ class MemoryBus:
         if self._receiving and carried(message):
             asyncio.get_running_loop().call_soon(self._deliver, message)
 
+    @property
+    def shared(self) -> bool:
+        """Whether there is more than one to hear what is published."""
+        return len(self._receiving) > 1
+
     @asynccontextmanager
     async def running(self, receive: Callable[[bytes], None]) -> AsyncGenerator[None]:
         self._receiving.append(receive)
