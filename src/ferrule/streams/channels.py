@@ -11,6 +11,10 @@ from ferrule.errors import ConfigurationError, NotFound
 if TYPE_CHECKING:
     from ferrule.db.session import ReadSession, WriteSession
 
+CONTROL = "control/users"
+"""The stream by which nodes know whose rights have changed: see `ferrule.streams.control`."""
+KICK = "kick"
+
 Authorize = Callable[["ReadSession", Actor, UUID], Awaitable[None]]
 Publish = Callable[["WriteSession", Actor, UUID, Any, str | None], Awaitable[Any]]
 

@@ -18,7 +18,7 @@ from ferrule.errors import Error
 from ferrule.http.body import check_json
 from ferrule.streams.room import Stopped
 from ferrule.streams.settings import StreamsSettings
-from ferrule.streams.wire import Message, Wire, wire_of
+from ferrule.streams.wire import FrameWire, Message, Wire, wire_of
 
 if TYPE_CHECKING:
     from ferrule.streams.connections import ConnectionManager
@@ -78,10 +78,10 @@ class Peer:
     async def drain(self, after: float) -> None:
         """The server stops: end in this many seconds."""
         await asyncio.sleep(after)
-        self.gone(int(random.uniform(0, AWAY)))  # noqa: S311
+        self.gone(DRAINING, int(random.uniform(0, AWAY)))  # noqa: S311
         self.end(DRAINING, "draining")
 
-    def gone(self, after_ms: int) -> None:
+    def gone(self, code: int, after_ms: int) -> None:
         """Tell the peer that it is sent away, and in how many milliseconds to come back."""
 
 
@@ -109,7 +109,7 @@ class Connection(Peer):
         self.on_renewed: Callable[[], Awaitable[None]] | None = None
         """Awaited when the actor may do something else than before; without it, who loses a role
         is sent away."""
-        self.on_gone: Callable[[int], None] | None = None
+        self.on_gone: Callable[[int, int], None] | None = None
         self.pings = True
         """Whether signs of life are sent as messages, too, for peers that see no others."""
         self._websocket = websocket
@@ -254,9 +254,9 @@ class Connection(Peer):
             # It was let in as somebody whom its route may not let in any more.
             self.end(KICKED, "Your roles have changed.")
 
-    def gone(self, after_ms: int) -> None:
+    def gone(self, code: int, after_ms: int) -> None:
         if self.on_gone is not None:
-            self.on_gone(after_ms)
+            self.on_gone(code, after_ms)
 
     def tick(self, now: float) -> None:
         interval, wire = self._settings.ping, self._wire
@@ -338,6 +338,11 @@ class Connection(Peer):
             self._stuck_since = asyncio.get_running_loop().time()
         elif not self._kept:
             self._wake()
+
+    @property
+    def framed(self) -> bool:
+        """Whether its messages are written as frames, by a server of ours."""
+        return isinstance(self._wire, FrameWire)
 
     @property
     def accepted(self) -> bool:

@@ -16,9 +16,11 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
 from ferrule.actor import Actor, Door
+from ferrule.db.database import Database
 from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
 from ferrule.http.sockets import FAILED, POLICY
 from ferrule.kit import Kit
+from ferrule.streams.channels import CONTROL, KICK
 from ferrule.streams.connection import (
     BAD_TOKEN,
     EXPIRED,
@@ -41,7 +43,8 @@ AGAIN = 0.2
 BATCH = 100
 """Connections that are looked at without a pause in between."""
 GOING_AWAY = 1001
-ROOM, USER, KICK = "room", "user", "kick"
+RETRY_AFTER = {"Retry-After": "5"}
+ROOM, USER = "room", "user"
 
 log = structlog.get_logger("ferrule.streams")
 
@@ -81,10 +84,10 @@ class ConnectionManager:
         self._rooms: dict[str, dict[Connection, None]] = {}
         self._addresses: Counter[str | None] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._told_of_server = False
         self.draining = False
         node.on(ROOM, self._told_room)
         node.on(USER, self._told_user)
-        node.on(KICK, lambda _, body: self._kick(UUID(body.decode())))
 
     @asynccontextmanager
     async def connect(
@@ -109,6 +112,7 @@ class ConnectionManager:
         try:
             await self.enter(connection)
             await connection.accept(subprotocol)
+            self._tell_of_server(connection)
             yield connection
         except Closed:
             pass
@@ -139,9 +143,13 @@ class ConnectionManager:
             raise Unavailable("The server is about to stop. Connect again.")
         user, address = peer.actor.id, peer.address
         if user is not None and len(self._users.get(user, ())) >= self._settings.per_user:
-            raise TooManyRequests("You have too many live connections: close some.")
+            raise TooManyRequests(
+                "You have too many live connections: close some.", headers=RETRY_AFTER
+            )
         if address is not None and self._addresses[address] >= self._settings.per_address:
-            raise TooManyRequests("There are too many live connections from your address.")
+            raise TooManyRequests(
+                "There are too many live connections from your address.", headers=RETRY_AFTER
+            )
         self._peers[peer.id] = peer
         self._users.setdefault(user, {})[peer.id] = peer
         self._addresses[address] += 1
@@ -186,10 +194,16 @@ class ConnectionManager:
         message = encoded({"t": "join" if joined else "leave", "ch": room, "who": who})
         self._broadcast(room, message)
 
-    def kick(self, user_id: UUID) -> None:
+    async def kick(self, user_id: UUID) -> None:
         """Close all connections of a user, on every node; they are told not to come back."""
-        self._kick(user_id)
-        self._node.tell(KICK, str(user_id).encode())
+        self.kicked(user_id)
+        async with self._kit[Database].write() as session:
+            session.emit(CONTROL, KICK, {"user": str(user_id)})
+
+    def kicked(self, user_id: UUID) -> None:
+        """The same in this process."""
+        for peer in list(self._users.get(user_id, {}).values()):
+            peer.end(KICKED, "kicked")
 
     def counts(self) -> Counts:
         users = len(self._users) - (None in self._users)
@@ -240,6 +254,15 @@ class ConnectionManager:
                     task.cancel()
                 await asyncio.wait(self._tasks)
 
+    def _tell_of_server(self, connection: Connection) -> None:
+        """Log once what a server that is not ours does not do."""
+        if not self._told_of_server and not connection.framed:
+            self._told_of_server = True
+            log.warning(
+                "WebSockets are served without prebuilt frames, pings and draining: run "
+                "`ferrule serve` for these"
+            )
+
     def _broadcast(self, room: str, message: Message, but: Connection | None = None) -> None:
         for connection in self._rooms.get(room, ()):
             if connection is not but:
@@ -249,10 +272,6 @@ class ConnectionManager:
         for peer in self._users.get(user_id, {}).values():
             if isinstance(peer, Connection) and peer.accepted:
                 peer.push(message)
-
-    def _kick(self, user_id: UUID) -> None:
-        for peer in list(self._users.get(user_id, {}).values()):
-            peer.end(KICKED, "kicked")
 
     def _told_room(self, node: str, body: bytes) -> None:
         room, _, text = body.partition(b"\n")

@@ -9,13 +9,12 @@ import json
 from uuid import UUID
 
 from ferrule.db.session import WriteSession
-from ferrule.streams.channels import Channel, Channels
+from ferrule.streams.channels import CONTROL, KICK, Channel, Channels
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event
 from ferrule.streams.hub import Hub
 
 KIND = "control"
-STREAM = "control/users"
 RECHECK = "recheck"
 
 control = Channel(kind=KIND, keep_days=1 / 24, keep_events=10_000)
@@ -29,7 +28,7 @@ def recheck(session: WriteSession, user_id: UUID) -> None:
     more end. Call it wherever somebody loses something: a login, a role, a membership.
     """
     if KIND in session.kit[Channels]:
-        session.emit(STREAM, RECHECK, {"user": str(user_id)})
+        session.emit(CONTROL, RECHECK, {"user": str(user_id)})
 
 
 def recheck_channel(session: WriteSession, stream: str) -> None:
@@ -38,7 +37,7 @@ def recheck_channel(session: WriteSession, stream: str) -> None:
     Call it where nobody knows who they are, as when a public room becomes a private one.
     """
     if KIND in session.kit[Channels]:
-        session.emit(STREAM, RECHECK, {"stream": stream})
+        session.emit(CONTROL, RECHECK, {"stream": stream})
 
 
 class Control:
@@ -51,14 +50,16 @@ class Control:
 
     async def start(self) -> None:
         """Return once nothing is missed any more."""
-        self._hub.watch(STREAM)
-        self._hub.join(STREAM, self, None)
+        self._hub.watch(CONTROL)
+        self._hub.join(CONTROL, self, None)
         await self._live.wait()
 
     def deliver(self, event: Event, epoch: str) -> bool:
         told = json.loads(event.message.text)
         data = told["data"]
-        if "user" in data:
+        if told["type"] == KICK:
+            self._manager.kicked(UUID(data["user"]))
+        elif "user" in data:
             self._manager.recheck(UUID(data["user"]))
         elif "stream" in data:
             self._manager.recheck_readers(data["stream"])
@@ -80,5 +81,5 @@ class Control:
         """There is always room."""
 
     def broken(self) -> None:
-        self._hub.join(STREAM, self, None)
+        self._hub.join(CONTROL, self, None)
         self._manager.recheck()

@@ -128,12 +128,15 @@ class Reader:
             asked = max(self.last, 0)
             page = await room.page(self.epoch, asked)
             events = self._take(page, asked)
+            waited = False
             for event in events:
                 self.last = event.offset
                 if not self.sink.replay(event, page.epoch or ""):
+                    waited = True
                     await self.sink.drained()
             room.found(page.epoch, events)
-            if len(page.rows) == PAGE or self.last < asked:
+            # A page that was waited with may be old: what came since may not have been told here.
+            if len(page.rows) == PAGE or self.last < asked or waited:
                 continue
             # Without an await between this and the look at what came meanwhile, nothing is missed.
             if room.admit(self):

@@ -14,7 +14,7 @@ from ferrule.db.types import to_json
 from ferrule.errors import Error, Forbidden, Invalid, Unauthenticated
 from ferrule.kit import Kit
 from ferrule.streams.channels import Channels, Target
-from ferrule.streams.connection import BAD_TOKEN, DRAINING, Connection
+from ferrule.streams.connection import BAD_TOKEN, Connection
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event
 from ferrule.streams.hub import Hub
@@ -90,7 +90,7 @@ class Session:
         self.say(
             "hello",
             conn=self.connection.id,
-            ping=self._settings.ping,
+            ping=_number(self._settings.ping),
             max=self._settings.max_message,
         )
         try:
@@ -283,8 +283,8 @@ class Session:
             raise Forbidden("Subscribe to the channel first.")
         return subscription
 
-    def _gone(self, after_ms: int) -> None:
-        self.say("gone", code=DRAINING, after_ms=after_ms)
+    def _gone(self, code: int, after_ms: int) -> None:
+        self.say("gone", code=code, after_ms=after_ms)
 
     _does: ClassVar[Mapping[str, Callable[..., Awaitable[None]]]] = {
         "sub": _sub,
@@ -306,6 +306,10 @@ def _channel(message: dict[str, Any]) -> str:
     return name
 
 
+def _number(seconds: float) -> int | float:
+    return int(seconds) if seconds.is_integer() else seconds
+
+
 def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str)
 
@@ -313,7 +317,8 @@ def _is_text(value: object) -> TypeGuard[str]:
 def _told(error: Exception) -> tuple[str, str, bool]:
     """What the client is told of an error: its code, its detail, whether to try again."""
     if isinstance(error, Error):
-        return error.code, error.detail, error.status in RETRY
+        first = error.errors[0]["detail"] if error.errors else error.detail
+        return error.code, first, error.status in RETRY
     if isinstance(error, ValidationError):
         return "validation_error", "The data has invalid fields.", False
     if isinstance(error, SQLAlchemyError | OSError):

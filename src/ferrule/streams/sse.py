@@ -12,7 +12,7 @@ from ferrule.actor import Actor
 from ferrule.db.types import to_json
 from ferrule.errors import Unauthenticated
 from ferrule.streams.channels import Target
-from ferrule.streams.connection import DRAINING, Peer
+from ferrule.streams.connection import DRAINING, EXPIRED, Peer
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event, Page
 from ferrule.streams.hub import Hub
@@ -97,6 +97,9 @@ class EventStream(Peer):
         self.end(1011)
 
     def end(self, code: int, reason: str = "") -> None:
+        if code > DRAINING and not self.ended:
+            # An answer has no close code: the last message says it.
+            self.gone(code, 0)
         self.ended = True
         self._given.set()
         self._taken.set()
@@ -108,13 +111,13 @@ class EventStream(Peer):
         await super().renewed(actor)
         await self._authorize(actor)
 
-    def gone(self, after_ms: int) -> None:
-        gone = to_json({"t": "gone", "code": DRAINING, "after_ms": after_ms})
+    def gone(self, code: int, after_ms: int) -> None:
+        gone = to_json({"t": "gone", "code": code, "after_ms": after_ms})
         self._give(f"retry: {after_ms}\ndata: {gone}\n\n".encode())
 
     def tick(self, now: float) -> None:
         if self.actor.expired:
-            self.end(0)
+            self.end(EXPIRED)
 
     @property
     def _roomy(self) -> bool:
@@ -237,7 +240,7 @@ class Waiting(Peer):
 
     def tick(self, now: float) -> None:
         if self.actor.expired:
-            self.end(0)
+            self.end(EXPIRED)
 
 
 def prefers_events(accept: str) -> bool:
