@@ -616,4 +616,5 @@ def test_hostile_requests_are_answered_alike(
         finally:
             runner.run(stack.aclose())
     assert planned == plain
-    assert len(planned["items"]) > 12
+    # More than there were at the beginning.
+    assert len(planned["items"]) > 9

@@ -4,7 +4,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -24,26 +24,24 @@ PING = b"\x89\x00"
 class Message:
     """A text message, encoded once whatever the number of readers: `text` is UTF-8."""
 
-    __slots__ = ("_frame", "_string", "text")
+    __slots__ = ("frame", "string", "text")
+    frame: bytes
+    """The whole WebSocket frame, unmasked and uncompressed (RFC 6455, 5.2)."""
+    string: str
+    """The text as servers take it from an ASGI application."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
-        self._frame: bytes | None = None
-        self._string: str | None = None
 
-    @property
-    def frame(self) -> bytes:
-        """The whole WebSocket frame, unmasked and uncompressed (RFC 6455, 5.2)."""
-        if self._frame is None:
-            self._frame = _head(len(self.text)) + self.text
-        return self._frame
-
-    @property
-    def string(self) -> str:
-        """The text as servers take it from an ASGI application."""
-        if self._string is None:
-            self._string = self.text.decode()
-        return self._string
+    def __getattr__(self, name: str) -> Any:
+        # Made when it is first wanted; from then on nothing stands between it and a reader.
+        if name == "frame":
+            self.frame = _head(len(self.text)) + self.text
+            return self.frame
+        if name == "string":
+            self.string = self.text.decode()
+            return self.string
+        raise AttributeError(name)
 
 
 def _head(length: int) -> bytes:
