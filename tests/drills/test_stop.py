@@ -63,6 +63,27 @@ async def test_t5_no_new_connection_is_reset_while_workers_are_replaced(
     assert set(answers) == {"200"}, answers
 
 
+@pytest.mark.drill
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+async def test_t5_who_waits_to_be_accepted_is_not_reset(server: Server) -> None:
+    # Nobody else listens: new connections are refused, but none that stands in the queue is lost.
+    answers: Counter[str] = Counter()
+    for _ in range(4):
+        server.start()
+        stopping = asyncio.Event()
+        clients = [asyncio.create_task(_connect(server.port, answers, stopping)) for _ in range(16)]
+        await asyncio.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        refused = answers["ConnectionRefusedError"]
+        while answers["ConnectionRefusedError"] == refused:
+            await asyncio.sleep(0.01)
+        stopping.set()
+        await asyncio.gather(*clients)
+        assert await asyncio.to_thread(server.exit_status) == 0
+    print(f"\n{answers}")
+    assert set(answers) == {"200", "ConnectionRefusedError"}, answers
+
+
 async def _connect(port: int, answers: "Counter[str]", stopping: asyncio.Event) -> None:
     """Ask by a new connection each time; what an answer begins with, or how it failed."""
     request = b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -69,7 +69,11 @@ class Boards:
             return self.published[id, key]
         session.emit(f"boards/{id}", "note", data, by=actor)
         answer = {"number": len(self.published)}
-        self.published[id, key or str(uuid4())] = answer
+
+        async def committed() -> None:
+            self.published[id, key or str(uuid4())] = answer
+
+        session.after_commit(committed)
         return answer
 
 

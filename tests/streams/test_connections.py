@@ -1,12 +1,14 @@
 """Live connections of an author's own route, their manager, and who loses what."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter, WebSocket
@@ -29,6 +31,7 @@ from tests.streams.boards import (
     until,
 )
 from tests.streams.brokers import REDIS
+from tests.streams.peer import CLOSE, PING, PONG, Peer, served
 
 NOTHING = Counts(0, 0, 0)
 router = APIRouter()
@@ -634,17 +637,167 @@ async def test_w3_nobody_stays_because_the_database_was_away(
 
 
 async def test_w3_a_login_that_ended_is_not_come_back_to(
-    app: Ferrule, actors: Actors, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    app: Ferrule, actors: Actors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token that was known a moment ago, of a login that has ended meanwhile, renews nothing."""
     ann = await actors("ann")
     other = await _another_login(app, ann)
+    shown = ann.headers["authorization"].partition(" ")[2]
     async with _at(app, other) as socket:
         await ann.get("/api/v1/users/me")
         # Elsewhere, so that this process still believes the token for a moment.
         monkeypatch.setattr("ferrule.modules.auth.principals.Principals.forget", lambda *_: None)
         assert (await ann.post("/api/v1/auth/logout")).status_code == 204
         await asyncio.sleep(0.1)
-        await socket.send({"t": "auth", "token": token(ann)})
+        await socket.send({"t": "auth", "token": shown})
         assert await _closed(socket, within=1.5) == 4502
     await other.aclose()
+
+
+# Peers that are gone without a word
+
+
+SILENT = """
+import os, socket, sys
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+peer.sendall(sys.argv[2].encode())
+while b"tick" not in peer.recv(65536):
+    pass
+os.kill(os.getpid(), 9)
+"""
+
+
+@on_sqlite
+async def test_a_client_that_is_killed_is_noticed_where_nothing_is_received(
+    app: Ferrule, actors: Actors, manager: ConnectionManager
+) -> None:
+    ann = await actors("ann")
+    async with served(app) as server:
+        head = (
+            "GET /api/v1/clock HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n"
+            f"Authorization: {ann.headers['authorization']}\r\n\r\n"
+        )
+        arguments = (sys.executable, "-c", SILENT, str(server.port), head)  # type: ignore[attr-defined]
+        client = await asyncio.create_subprocess_exec(*arguments)
+        # It was sent something before.
+        assert await client.wait() == -9
+        await eventually(lambda: manager.counts() == NOTHING)
+
+
+@streams(ping=0.2)
+@on_sqlite
+async def test_a_peer_that_shows_no_sign_of_life_is_gone(
+    app: Ferrule,
+    actors: Actors,
+    manager: ConnectionManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ferrule.streams.connections.TICK", 0.05)
+    ann = await actors("ann")
+    headers = {"Authorization": ann.headers["authorization"]}
+    async with served(app) as server:
+        port = server.port  # type: ignore[attr-defined]
+        paths = "/api/v1/ws", "/api/v1/clock"
+        for path in paths:
+            async with Peer(port, path, **headers) as peer:
+                # It reads, and answers nothing.
+                assert await peer.closed() == (4012, "No sign of life.")
+        async with Peer(port, "/api/v1/cursors/1", **headers) as peer:
+            for _ in range(4):
+                assert await peer.receive() == (PING, b"")
+                peer.send(PONG)
+            assert manager.counts().connections == 1
+        await eventually(lambda: manager.counts() == NOTHING)
+
+
+@on_sqlite
+@pytest.mark.parametrize("said", [0, 40])
+async def test_w3_over_the_wire_a_route_that_only_sends_ends(
+    app: Ferrule, actors: Actors, manager: ConnectionManager, said: int
+) -> None:
+    ann = await actors("ann")
+    headers = {"Authorization": ann.headers["authorization"]}
+    async with served(app) as server:
+        port = server.port  # type: ignore[attr-defined]
+        async with Peer(port, "/api/v1/clock", **headers) as peer:
+            for _ in range(said):
+                peer.send_text("{}")
+            await peer.receive_text()
+            assert (await ann.post("/api/v1/auth/logout")).status_code == 204
+            assert await peer.closed() == (4502, "Sign in again.")
+            await eventually(lambda: manager.counts() == NOTHING)
+
+
+@on_sqlite
+async def test_over_the_wire_what_was_said_before_the_peer_went_is_heard(
+    app: Ferrule, actors: Actors, manager: ConnectionManager
+) -> None:
+    ann = await actors("ann")
+    async with served(app) as server:
+        port = server.port  # type: ignore[attr-defined]
+        headers = {"Authorization": ann.headers["authorization"]}
+        async with Peer(port, "/api/v1/patient", **headers) as peer:
+            for number in range(10):
+                peer.send_text(f'{{"n": {number}}}')
+            peer.send(CLOSE, (1001).to_bytes(2, "big"))
+        await eventually(lambda: len(heard) == 10)
+        await eventually(lambda: manager.counts() == NOTHING)
+
+
+# The database goes away
+
+
+@on_postgresql
+async def test_sockets_outlive_the_database(
+    app: Ferrule, actors: Actors, boards: Boards, databases: TestDatabases
+) -> None:
+    """Nothing that was acknowledged is lost, nothing comes twice, and nobody is sent away."""
+    ann, bob = await actors("ann"), await actors("bob")
+    board = boards.new(ann, bob)
+    name = app.settings.resolved_database_url.rpartition("/")[2]
+    acknowledged: list[str] = []
+    async with ann.socket() as anns, bob.socket() as bobs:
+        await subscribe(bobs, board)
+        administration: Any = await asyncpg.connect(databases.postgres_url)
+        try:
+            for number in range(60):
+                if number == 20:
+                    await administration.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+                    await administration.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
+                        name,
+                    )
+                if number == 40:
+                    await administration.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+                await _say(anns, board, f"{number}", acknowledged, again=not 20 <= number < 40)
+        finally:
+            await administration.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+            await administration.close()
+        assert 40 <= len(acknowledged) < 60
+        got: list[str] = []
+        while acknowledged[-1] not in got:
+            got.append((await until(bobs, "ev"))["data"])
+        assert [text for text in got if text in acknowledged] == acknowledged
+        assert len(set(got)) == len(got)
+        assert await silent_but_hello(bobs) == []
+
+
+async def _say(
+    socket: TestSocket, board: str, text: str, acknowledged: list[str], *, again: bool
+) -> None:
+    """Publish it, once or until that is acknowledged; each time it is another text."""
+    while True:
+        await socket.send({"id": text, "t": "pub", "ch": board, "data": text})
+        answer = await socket.receive()
+        while answer.get("id") != text:
+            answer = await socket.receive()
+        if answer["t"] == "ok":
+            acknowledged.append(text)
+            return
+        assert answer["code"] in ("unavailable", "outcome_unknown")
+        assert answer["retry"] is True
+        if not again:
+            return
+        text += "'"
+        await asyncio.sleep(0.05)

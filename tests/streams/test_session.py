@@ -611,6 +611,7 @@ async def test_signs_of_life_are_sent(
         assert await silent(socket) == []
 
 
+@on_sqlite
 async def test_w3_a_token_that_expires_ends_it(
     app: Ferrule, actors: Actors, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,9 @@ from ferrule.streams.hub import Hub
 from ferrule.streams.log import STREAMS
 from ferrule.streams.sse import prefers_events
 from ferrule.testing import ActorClient, Actors
+from tests.browser import browser
+from tests.drills.client import Client, sign_in
+from tests.server import Server
 from tests.streams.boards import Boards, emit, eventually, streams, take_away, until
 from tests.streams.peer import HOST, served
 
@@ -387,6 +391,7 @@ async def test_w3_what_is_lost_ends_it(
     await eventually(lambda: manager.counts() == NOTHING)
 
 
+@on_sqlite
 async def test_w3_a_token_that_expires_ends_it(
     actors: Actors,
     boards: Boards,
@@ -530,6 +535,7 @@ async def test_a_client_that_is_gone_is_counted_out(
     await eventually(lambda: board not in app.kit[Hub]._rooms)
 
 
+@on_sqlite
 async def test_w3_who_reads_on_from_the_past_ends_too(
     app: Ferrule, actors: Actors, boards: Boards, port: int
 ) -> None:
@@ -569,3 +575,54 @@ async def test_a_reader_that_fails_ends_it(
         monkeypatch.setattr(sse.EventStream, "replay", fail)
         await emit(app.kit, board, 1)
         assert await events.ended(within=5) == []
+
+
+BLANK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n "
+LISTEN = """
+(() => {{
+  window.said = [];
+  window.events = new EventSource("{base}/streams/memberships?ticket={ticket}");
+  events.onmessage = (event) => said.push(["sse", event.lastEventId, JSON.parse(event.data)]);
+  events.onerror = () => said.push(["sse", events.readyState, {{t: "error"}}]);
+  window.socket = new WebSocket("{ws}/ws?ch=memberships&ticket={other}");
+  socket.onmessage = (event) => said.push(["ws", "", JSON.parse(event.data)]);
+  socket.onclose = (event) => said.push(["ws", event.code, {{t: "close"}}]);
+}})()
+"""
+
+
+@pytest.mark.external
+async def test_browsers_listen(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    """EventSource and WebSocket of another origin, which is listed, with a ticket each."""
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(BLANK)
+        writer.close()
+
+    async with await asyncio.start_server(page, HOST, 0) as pages, browser(tmp_path) as tab:
+        origin = f"http://{HOST}:{pages.sockets[0].getsockname()[1]}"
+        server = make_server(CORS_ORIGINS=origin)
+        server.start()
+        base = f"{HOST}:{server.port}/api/v1"
+        async with Client(server.port, await sign_in(server.port)) as ann:
+            tickets = [(await ann.request("POST", "/ws/ticket")).json()["ticket"] for _ in "12"]
+            await tab.open(origin)
+            await tab.until("document.readyState === 'complete'")
+            addresses = {"base": f"http://{base}", "ws": f"ws://{base}"}
+            await tab.run(LISTEN.format(**addresses, ticket=tickets[0], other=tickets[1]))
+            await tab.until("said.filter(([, , said]) => said.t === 'live').length === 2")
+            await ann.request("POST", "/rooms", {"name": "Kitchen"})
+            await tab.until("said.filter(([, , said]) => said.t === 'ev').length === 2")
+            told = json.loads(await tab.run("JSON.stringify(said)"))
+            (sse_id, from_sse), (_, from_ws) = sorted(
+                ([id, event] for _, id, event in told if event["t"] == "ev"),
+                key=lambda each: each[0],
+                reverse=True,
+            )
+            assert from_sse == from_ws
+            assert sse_id.endswith(":1")
+            assert (await ann.request("POST", "/auth/logout")).status == 204
+            await tab.until("said.some(([how, code]) => how === 'ws' && code === 4502)")
+            # It asks once more, with a ticket that is used, and gives up.
+            await tab.until("said.some(([how, state]) => how === 'sse' && state === 2)")
