@@ -26,6 +26,8 @@ COMMENT = b":\n\n"
 MAX_WAITING = 1000
 """Chunks that wait for a client; beyond, its events are read from the log later."""
 MAX_BYTES = 262_144
+PIECE = 32_768
+"""Bytes from which on they are sent, before more is added to them."""
 
 Authorize = Callable[[Actor], Awaitable[None]]
 
@@ -60,8 +62,7 @@ class EventStream(Peer):
                     continue
                 self._given.clear()
                 while self._chunks:
-                    chunks, self._chunks, self._bytes = self._chunks, deque(), 0
-                    yield b"".join(chunks)
+                    yield self._take()
                 self._taken.set()
         finally:
             await reader.stop()
@@ -127,6 +128,16 @@ class EventStream(Peer):
         self._chunks.append(chunk)
         self._bytes += len(chunk)
         self._given.set()
+
+    def _take(self) -> bytes:
+        """A piece of what waits: a copy of this client's own, so it is a small one."""
+        taken: list[bytes] = []
+        size = 0
+        while self._chunks and size < PIECE:
+            taken.append(self._chunks.popleft())
+            size += len(taken[-1])
+        self._bytes -= size
+        return b"".join(taken)
 
     def _say(self, t: str, epoch: str | None, offset: int) -> None:
         said = to_json({"t": t, "ch": self._target.name, "epoch": epoch, "offset": offset})
