@@ -260,17 +260,17 @@ async def test_w4_who_pings_and_does_not_read_gets_one_answer() -> None:
         await soon(lambda: app.wire.flowing)
         await app.fill()
         held = app.wire.buffered
-        for number in range(2000):
+        for number in range(1000):
             peer.send(PING, f"{number:0100}".encode())
         await peer.writer.drain()
-        await soon(lambda: app.protocol._pong.endswith(b"1999"))
+        await soon(lambda: app.protocol._pong.endswith(b"0999"))
         assert app.wire.buffered == held
         answers = []
         while not answers:
             received = await peer.receive()
             assert received is not None
             answers += [received[1]] if received[0] == PONG else []
-        assert answers == [f"{1999:0100}".encode()]
+        assert answers == [f"{999:0100}".encode()]
 
 
 @on_both_loops
@@ -347,13 +347,101 @@ async def test_w4_a_message_of_countless_parts_stays_small() -> None:
     async with served(app) as server, Peer(server.port) as peer:
         await soon(lambda: app.wire.flowing)
         peer.send(TEXT, b"a", fin=False)
-        for _ in range(5000):
+        for _ in range(1000):
             peer.send(CONT, b"", fin=False)
         peer.send(PING)
         assert await peer.receive() == (PONG, b"")
         assert len(app.protocol.frames) <= ours.FRAGMENTS
         peer.send(CONT, b"b")
         await soon(lambda: app.texts == ["ab"])
+
+
+@on_both_loops
+async def test_w4_much_at_once_is_read_in_turns() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        read = frame(PING, b"x" * 125) * 500 + frame(TEXT, b"first")
+        peer.send_text("second")
+        app.protocol.data_received(read)
+        turns = 0
+        while not app.texts:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= len(read) // ours.SLICE
+        await soon(lambda: app.texts == ["first", "second"])
+        app.protocol.data_received(read)
+        app.wire.abort()
+        await app.over(server)
+        assert app.texts == ["first", "second"]
+
+
+@on_both_loops
+async def test_a_request_of_many_bytes_is_read_in_turns() -> None:
+    app = Live()
+    headers = {f"X_{number}": "x" * 4000 for number in range(4)}
+    async with served(app) as server, Peer(server.port, **headers) as peer:
+        await soon(lambda: app.wire and app.wire.flowing)
+        peer.send_text("hello")
+        await soon(lambda: app.texts == ["hello"])
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    "flood",
+    [frame(PING), frame(PONG), frame(CONT, b"x" * 8, fin=False)],
+    ids=["pings", "pongs", "parts"],
+)
+def test_w4_a_flood_is_refused(loop: Any, flood: bytes) -> None:
+    async def scenario() -> None:
+        app = Live()
+        async with served(app) as server, Peer(server.port) as peer:
+            await soon(lambda: app.wire.flowing)
+            peer.send(TEXT, fin=False)
+            peer.writer.write(flood * 4000)
+            told = await peer.closed()
+            assert told == (4504, "Too many frames.")
+            peer.writer.close()
+            await app.over(server)
+            assert (app.code, app.texts) == (4504, [])
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@on_both_loops
+async def test_many_frames_in_time_are_no_flood() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        for number in (ours.FRAMES - 24, 50):
+            peer.writer.write(frame(PING) * (number - 1) + frame(PING, b"last"))
+            while await peer.receive() != (PONG, b"last"):
+                pass
+            await asyncio.sleep(50 / ours.FRAMES_RATE)
+        assert app.wire.flowing
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(("size", "messages"), [(64, 1), (1024, 30), (4096, 100)])
+def test_large_messages_in_parts_are_no_flood(loop: Any, size: int, messages: int) -> None:
+    async def scenario() -> None:
+        app = Live()
+        async with served(app) as server, Peer(server.port) as peer:
+            await soon(lambda: app.wire.flowing)
+            parts = 65_536 // size
+            for _ in range(messages):
+                peer.send(TEXT, b"x" * size, fin=False)
+                for number in range(2, parts + 1):
+                    peer.send(CONT, b"x" * size, fin=number == parts)
+                await peer.writer.drain()
+            peer.send(PING)
+            await soon(lambda: len(app.texts) == messages)
+            assert await peer.receive() == (PONG, b"")
+            assert set(app.texts) == {"x" * 65_536}
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
 
 
 @on_both_loops

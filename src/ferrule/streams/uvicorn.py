@@ -23,10 +23,18 @@ from websockets.streams import StreamReader
 
 from ferrule.streams.wire import ABORT, EXTENSION, FrameWire
 
-SLICE = 8192
-"""Bytes that are taken apart at once; what else has come waits until the application reads on."""
+SLICE = 4096
+"""Bytes that are taken apart in one turn of the loop: of the smallest frames some milliseconds."""
 FRAGMENTS = 256
 """Parts of a message that are kept apart."""
+FRAMES = 1024
+"""Frames that may come at once beside whole messages: pings, pongs, small parts of a message."""
+FRAMES_RATE = 200
+"""The same in a second; who sends more is closed with `LIMIT`."""
+PART = 1024
+"""Bytes from which on a part is not counted: many clients send a message in parts of 4 KiB."""
+LIMIT = 4504
+"""As in `connection`, which counts the messages."""
 MAX_REASON = 123
 """Bytes of the reason in a close frame."""
 
@@ -73,6 +81,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.queue = cast(Any, Inbox(self.loop))
         self.writable = _writable
         self._unread = b""
+        self._parsing = False
+        self._due = 0.0
         self._pong = b""
 
     # What the transport calls
@@ -106,10 +116,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.wire.heard_at = self.loop.time()
-        if self.read_paused:
-            self._unread += data
-        else:
-            self._parse(data)
+        self._unread += data
+        self._read_on()
 
     # What the server and the application call
 
@@ -185,12 +193,15 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             next(self.conn.parser)
 
     def handle_cont(self, event: Frame) -> None:
+        if not event.fin and len(event.data) < PART:
+            self._count()
         if len(self.frames) >= FRAGMENTS:
             # Parts may be empty: without this a message of no size could fill the memory.
             self.frames = [b"".join(self.frames)]
         super().handle_cont(event)
 
     def handle_ping(self) -> None:
+        self._count()
         pongs = self.conn.data_to_send()
         if self.close_sent or not pongs:
             return
@@ -199,6 +210,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         else:
             # Who pings and does not read gets the last answer alone (RFC 6455, 5.5.3).
             self._pong = pongs[-1]
+
+    def handle_pong(self, event: Frame) -> None:
+        self._count()
+        super().handle_pong(event)
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
@@ -235,21 +250,39 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if not self.disconnected:
             self.close_timer = self.loop.call_later(ABORT, self.transport.abort)
 
-    def _parse(self, data: bytes) -> None:
-        for start in range(0, len(data), SLICE):
-            if self.read_paused:
-                self._unread = data[start:]
-                return
-            super().data_received(data[start : start + SLICE])
+    def _count(self) -> None:
+        """Count a frame that the application does not see, and so cannot limit."""
+        now = self.loop.time()
+        self._due = max(self._due, now) + 1 / FRAMES_RATE
+        if self._due - now > FRAMES / FRAMES_RATE and not self.transport.is_closing():
+            # From here on the parser takes nothing apart any more.
+            self.conn.fail(LIMIT, "Too many frames.")
+            self.handle_parser_exception()
 
     def _read_on(self) -> None:
-        """Read what came while the application did not, and then what comes."""
+        """Take apart what has come, as far as the application reads, and then read what comes."""
         if self.close_sent:
             self.read_paused = False
-        data, self._unread = self._unread, b""
-        self._parse(data)
-        if not self.read_paused:
+        if self._parsing or self.read_paused:
+            return
+        data, self._unread = self._unread[:SLICE], self._unread[SLICE:]
+        if data:
+            self._parsing = True
+            super().data_received(data)
+            self._parsing = False
+        if self.transport.is_closing():
+            self._unread = b""
+        elif self._unread and not self.read_paused:
+            # Others have their turn before the next slice.
+            self._parsing = True
+            self.transport.pause_reading()
+            self.loop.call_soon(self._next_slice)
+        elif not self.read_paused:
             self.transport.resume_reading()
+
+    def _next_slice(self) -> None:
+        self._parsing = False
+        self._read_on()
 
 
 def _reads_frames(conn: ServerProtocol) -> bool:
@@ -275,6 +308,7 @@ METHODS = {
     "handle_connect": ("event",),
     "handle_cont": ("event",),
     "handle_ping": (),
+    "handle_pong": ("event",),
     "handle_close": ("event",),
     "handle_parser_exception": (),
 }
@@ -286,7 +320,9 @@ ATTRIBUTES = (
 )
 """What it keeps of a connection and is used here."""
 CONNECTION = ("close_sent", "events", "parser", "reader", "state", "writes")
-CONNECTION_METHODS = ("data_to_send", "events_received", "parse", "receive_data", "send_close")
+CONNECTION_METHODS = (
+    *("data_to_send", "events_received", "fail", "parse", "receive_data", "send_close"),
+)
 """The same of the protocol of websockets."""
 
 
