@@ -658,6 +658,26 @@ async def test_what_is_too_old_goes(log: Ledger) -> None:
     assert await log.data(SHORT) == [6, 7, 8, 9, 10]
 
 
+async def _forget(log: Ledger) -> None:
+    """Let the time pass after which an empty stream is removed."""
+    async with log.kit[Database].write() as session:
+        await session.execute(
+            update(Stream)
+            .where(Stream.name == SHORT)
+            .values(oldest_at=utcnow() - timedelta(days=1.01))
+        )
+    await log.kit[Retention].trim()
+
+
+async def test_a_clock_that_went_back_does_not_stop_retention(log: Ledger) -> None:
+    await _fill(log, 8)
+    await _age(log, up_to=8, days=1.01)
+    async with log.write() as session:
+        young = StreamEvent.__table__.update().where(StreamEvent.offset <= 4)
+        await session.execute(young.values(at=utcnow()))
+    assert await asyncio.wait_for(log.kit[Retention].trim(), 10) == 8
+
+
 async def test_a_stream_that_nothing_is_left_of_is_begun_again(
     log: Ledger, read: Callable[..., Awaitable[Sink]]
 ) -> None:
@@ -667,6 +687,11 @@ async def test_a_stream_that_nothing_is_left_of_is_begun_again(
     assert before is not None
     await _age(log, up_to=8, days=1.01)
     assert await retention.trim() == 8
+    # For as long again it is known what it was.
+    left = await log.stored(SHORT)
+    assert left is not None
+    assert (left.epoch, left.top, left.floor) == (before.epoch, 8, 8)
+    await _forget(log)
     assert await log.stored(SHORT) is None
     async with log.kit[Database].read() as session:
         assert await session.scalar(select(func.count()).select_from(StreamEvent)) == 0
@@ -704,6 +729,7 @@ async def test_a_live_reader_of_a_stream_that_is_begun_again(
     live = await read(None, SHORT)
     await _age(log, up_to=8, days=1.01)
     await log.kit[Retention].trim()
+    await _forget(log)
     await _fill(log, 12)
     await live.got(12)
     assert live.said == ["reset 0"]

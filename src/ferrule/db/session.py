@@ -127,7 +127,11 @@ def _mark(session: Writing, transaction: SessionTransaction) -> None:
 def _forget(session: Writing, ended: SessionTransaction) -> None:
     # A savepoint begins with a flush: what waits at its end came up in it.
     session.waiting.clear()
-    del session.emitted[session.marks.get(ended, 0) :]
+    # A flush that fails ends the savepoint around it, or all.
+    transaction: SessionTransaction | None = ended
+    while transaction is not None and transaction not in session.marks:
+        transaction = transaction.parent
+    del session.emitted[session.marks[transaction] if transaction else 0 :]
 
 
 event.listen(Writing, "do_orm_execute", _flush_first)

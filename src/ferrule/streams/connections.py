@@ -82,6 +82,8 @@ class ConnectionManager:
         self._peers: dict[str, Peer] = {}
         self._users: dict[UUID | None, dict[str, Peer]] = {}
         self._rooms: dict[str, dict[Connection, None]] = {}
+        self._looking: dict[UUID, bool] = {}
+        """Users who are looked at, and whether they have to be once more."""
         self._addresses: Counter[str | None] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told_of_server = False
@@ -218,9 +220,11 @@ class ConnectionManager:
         if user_id is None:
             # It is not known that anybody has lost anything: this may take its time.
             self._spawn(self._look_again_at(list(self._peers.values()), within=None))
+        elif user_id in self._looking:
+            self._looking[user_id] = True
         elif user_id in self._users:
-            peers = list(self._users[user_id].values())
-            self._spawn(self._look_again_at(peers, within=SOON))
+            self._looking[user_id] = True
+            self._spawn(self._look_at_user(user_id))
 
     def recheck_readers(self, stream: str) -> None:
         """Look again at everybody who reads a stream."""
@@ -282,6 +286,16 @@ class ConnectionManager:
     def _told_user(self, node: str, body: bytes) -> None:
         user, _, text = body.partition(b"\n")
         self._send_to_user(UUID(user.decode()), Message(text))
+
+    async def _look_at_user(self, user_id: UUID) -> None:
+        """Once more for all that was told meanwhile: who causes much of it gains nothing."""
+        try:
+            while self._looking[user_id]:
+                self._looking[user_id] = False
+                peers = list(self._users.get(user_id, {}).values())
+                await self._look_again_at(peers, within=SOON)
+        finally:
+            del self._looking[user_id]
 
     async def _look_again_at(self, peers: Sequence[Peer], *, within: float | None) -> None:
         """Look at them one after the other.

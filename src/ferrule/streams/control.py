@@ -17,7 +17,7 @@ from ferrule.streams.hub import Hub
 KIND = "control"
 RECHECK = "recheck"
 
-control = Channel(kind=KIND, keep_days=1 / 24, keep_events=10_000)
+control = Channel(kind=KIND, keep_days=1, keep_events=10_000)
 """Nobody may subscribe to it: it has neither readers of its own nor authorization."""
 
 
@@ -64,9 +64,6 @@ class Control:
         elif "stream" in data:
             self._manager.recheck_readers(data["stream"])
         return True
-
-    def replay(self, event: Event, epoch: str) -> bool:
-        return self.deliver(event, epoch)
 
     def begun(self, epoch: str | None, top: int) -> None:
         """Who connects from now on is known to the database as they are."""

@@ -84,6 +84,8 @@ class Page:
     top: int
     floor: int
     rows: "Sequence[tuple[int, Emitted]]"
+    more: bool = False
+    """Whether the page ended because it was full."""
 
     def events(self, channel: str) -> list[Event]:
         return [Event(offset, emitted.text(channel, offset)) for offset, emitted in self.rows]

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from sqlalchemy import select
@@ -27,6 +27,8 @@ NEW = 3.0
 """Seconds from its start in which a hub looks at all streams."""
 AT_ONCE = 500
 """Streams whose heads are asked for at once."""
+DEADLINE = 5.0
+"""Seconds that the database gets for an answer; a connection may be dead without a word."""
 READING = 4
 """Pages that are read at the same time: readers leave the database to requests."""
 EVENTS = "events"
@@ -81,7 +83,7 @@ class Hub:
 
     async def read(self, stream: str, after: int, limit: int) -> Page:
         """A page of a stream's log."""
-        async with self._reading, self._database.read() as session:
+        async with self._reading, asyncio.timeout(DEADLINE), self._database.read() as session:
             return await read_page(session, stream, after, limit)
 
     def committed(self, appended: Sequence[Appended]) -> None:
@@ -106,6 +108,7 @@ class Hub:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Look at the database until the block ends."""
+        self.spawn(self._watch_all(), "watching")
         self.spawn(self._compare_all(), "comparing")
         try:
             yield
@@ -133,7 +136,13 @@ class Hub:
         if self._rooms.get(room.stream) is room:
             del self._rooms[room.stream]
 
-    async def _compare_all(self) -> None:
+    async def _watch_all(self) -> NoReturn:
+        """What must be known within a second does not wait for the rest."""
+        while True:
+            await asyncio.sleep(LOOK)
+            await self._compare(list(self._watched))
+
+    async def _compare_all(self) -> NoReturn:
         loop = asyncio.get_running_loop()
         compared = begun = loop.time()
         while True:
@@ -144,11 +153,10 @@ class Hub:
                 pass
             due = self._look.is_set() or self.node.deaf or loop.time() - compared >= COMPARE
             # Other nodes may not have known yet that there is one more to be told.
-            due = due or loop.time() - begun < NEW
-            self._look.clear()
-            if due:
+            if due or loop.time() - begun < NEW:
+                self._look.clear()
                 compared = loop.time()
-            await self._compare(list(self._rooms) if due else list(self._watched))
+                await self._compare(list(self._rooms))
 
     async def _compare(self, streams: Sequence[str]) -> None:
         try:
@@ -169,7 +177,7 @@ class Hub:
             return
         names = [room.stream for room in rooms]
         heads = select(Stream.name, Stream.epoch, Stream.top).where(Stream.name.in_(names))
-        async with self._database.read() as session:
+        async with asyncio.timeout(DEADLINE), self._database.read() as session:
             found = {row.name: (row.epoch, row.top) for row in await session.execute(heads)}
         for room in rooms:
             room.told(*found.get(room.stream, (None, 0)))

@@ -1,9 +1,10 @@
 """The log: how events get their offsets, in the transaction of what they tell of, and are read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 STREAMS: Any = Stream.__table__
 EVENTS: Any = StreamEvent.__table__
 MAX_NAME = 200
+MAX_PAGE = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,32 +122,42 @@ def announce(kit: "Kit", appended: Sequence[Appended]) -> None:
 
 
 async def read_page(session: "ReadSession", stream: str, after: int, limit: int) -> Page:
-    """Up to `limit` events after an offset, and the head of the stream, as of one moment."""
-    rows = await session.fetch_all(_PAGE, stream=stream, after=after, limit=limit)
+    """Events after an offset, and the head of the stream, as of one moment.
+
+    Up to `limit` of them, and up to `MAX_PAGE` bytes of data, but one at least.
+    """
+    rows: Sequence[Any] = await session.fetch_all(_PAGE, stream=stream, after=after, limit=limit)
     if not rows:
         return Page(None, 0, 0, [])
     head: Any = rows[0]
-    found = [
-        (row.offset, Emitted(stream, row.type, row.data, row.by, row.at))
-        for row in cast(Iterable[Any], rows)
-        if row.offset is not None
-    ]
-    return Page(head.epoch, head.top, head.floor, found)
+    found: list[tuple[int, Emitted]] = []
+    size = 0
+    for row in rows:
+        if row.offset is not None and (not found or size < MAX_PAGE):
+            found.append((row.offset, Emitted(stream, row.type, row.data, row.by, row.at)))
+            size += len(row.data)
+    full = len(found) == limit or size >= MAX_PAGE
+    return Page(head.epoch, head.top, head.floor, found, full)
 
 
-async def redact(session: "WriteSession", stream: str, id: UUID, data: Any) -> int:
-    """Replace the data of all events of a stream that tell of this id; how many they were.
+async def redact(session: "WriteSession", stream: str, id: UUID, since: datetime) -> int:
+    """Take the data out of the events of a stream that tell of this id; how many they were.
 
     For what must not be told any more: a message that was edited or deleted, an address. The events
-    keep their places. Their data must have the id as `"id"`. It looks through the whole stream.
+    keep their places; what is left of their data is `{"id": …, "redacted": true}`. Their data must
+    have had the id as `"id"`. It looks through the stream from the time `since` on.
     """
+    # First what an append locks, too, so that nobody waits for each other.
+    head = select(STREAMS.c.id).where(STREAMS.c.name == stream).with_for_update()
+    stream_id = await session.scalar(head)
     told = and_(
-        EVENTS.c.stream_id
-        == select(STREAMS.c.id).where(STREAMS.c.name == stream).scalar_subquery(),
+        EVENTS.c.stream_id == stream_id,
+        EVENTS.c.at >= since,
         EVENTS.c.data.contains(f'"id":"{id}"'),
+        EVENTS.c.data.not_like('%"redacted":true}'),
     )
-    changed = await session.execute(update(EVENTS).where(told).values(data=data_json(data)))
-    return changed.rowcount
+    left = data_json({"id": str(id), "redacted": True})
+    return (await session.execute(update(EVENTS).where(told).values(data=left))).rowcount
 
 
 async def drop(session: "WriteSession", stream: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 import structlog
@@ -74,36 +74,41 @@ class Retention:
 
     async def _trim_old(self, channel: Channel) -> int:
         """Trim the streams of a kind that have events from before its time."""
-        removed = 0
+        removed, after = 0, 0
         before = utcnow() - timedelta(days=channel.keep_days)
         old = (
             select(STREAMS.c.id)
             .where(STREAMS.c.kind == channel.kind, STREAMS.c.oldest_at < before)
-            .order_by(STREAMS.c.oldest_at)
+            .order_by(STREAMS.c.id)
             .limit(STREAMS_AT_ONCE)
         )
         while True:
             async with self._database.read() as session:
-                ids = (await session.execute(old)).scalars().all()
+                ids = (await session.execute(old.where(STREAMS.c.id > after))).scalars().all()
             for id in ids:
-                async with self._database.write() as session:
-                    removed += await self._trim_stream(session, id, before)
+                while True:
+                    async with self._database.write() as session:
+                        gone = await self._trim_stream(session, id, before)
+                    removed += gone
+                    if gone < AT_ONCE:
+                        break
             if len(ids) < STREAMS_AT_ONCE:
                 return removed
+            # Each once, also if its clock went back and nothing could be removed.
+            after = ids[-1]
 
-    async def _trim_stream(self, session: WriteSession, id: int, before: Any) -> int:
+    async def _trim_stream(self, session: WriteSession, id: int, before: datetime) -> int:
         head = await _locked(session, STREAMS.c.id == id)
         if head is None:
             return 0
-        events = EVENTS.c.stream_id == id
-        kept = await session.scalar(
-            select(func.min(EVENTS.c.offset)).where(events, EVENTS.c.at >= before)
+        if head.floor == head.top:
+            return await _forget(session, head)
+        # By the last one that is old: where a clock went back, those before it are no younger.
+        last = select(func.max(EVENTS.c.offset)).where(
+            EVENTS.c.stream_id == id, EVENTS.c.at < before
         )
-        floor = min(head.top if kept is None else kept - 1, head.floor + AT_ONCE)
-        if floor == head.top:
-            # Nothing is left: who writes to it again begins another one, with an epoch of its own.
-            await session.execute(delete(STREAMS).where(STREAMS.c.id == id))
-            return (await session.execute(delete(EVENTS).where(events))).rowcount
+        old = await session.scalar(last)
+        floor = head.floor if old is None else min(old, head.floor + AT_ONCE)
         return await _raise_floor(session, head, floor)
 
 
@@ -123,3 +128,13 @@ async def _raise_floor(session: WriteSession, head: Any, floor: int) -> int:
         .values(floor=max(floor, head.floor), oldest_at=oldest or utcnow())
     )
     return gone.rowcount
+
+
+async def _forget(session: WriteSession, head: Any) -> int:
+    """Remove a stream that has had no event for as long again as its events were kept.
+
+    Its readers know what happened until then; who writes to it again begins another one, with an
+    epoch of its own.
+    """
+    await session.execute(delete(STREAMS).where(STREAMS.c.id == head.id))
+    return 0

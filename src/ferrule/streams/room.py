@@ -6,6 +6,7 @@ reader who joins, or was too slow, reads the log by itself until it stands at `t
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -41,11 +42,7 @@ class Sink(Protocol):
     """What a reader hands its events to."""
 
     def deliver(self, event: Event, epoch: str) -> bool:
-        """Take a live event; False if there is no room for it."""
-        ...
-
-    def replay(self, event: Event, epoch: str) -> bool:
-        """Take an event of the log, anyhow; whether there is room for more."""
+        """Take an event, of the log or a live one; False if there is no room for it."""
         ...
 
     def begun(self, epoch: str | None, top: int) -> None:
@@ -128,15 +125,15 @@ class Reader:
             asked = max(self.last, 0)
             page = await room.page(self.epoch, asked)
             events = self._take(page, asked)
-            waited = False
+            full = False
             for event in events:
+                if not self.sink.deliver(event, page.epoch or ""):
+                    full = True
+                    break
                 self.last = event.offset
-                if not self.sink.replay(event, page.epoch or ""):
-                    waited = True
-                    await self.sink.drained()
             room.found(page.epoch, events)
-            # A page that was waited with may be old: what came since may not have been told here.
-            if len(page.rows) == PAGE or self.last < asked or waited:
+            # Nothing is held for who waits: what is left of the page is read again.
+            if page.more or full or self.last < asked:
                 continue
             # Without an await between this and the look at what came meanwhile, nothing is missed.
             if room.admit(self):
@@ -166,7 +163,16 @@ class Reader:
         if self.last < asked:
             # It went back, and the page lacks what comes next.
             return []
-        return [event for event in self.room.events(page) if event.offset > self.last]
+        return self._whole([e for e in self.room.events(page) if e.offset > self.last], page)
+
+    def _whole(self, events: list[Event], page: Page) -> list[Event]:
+        """Those that follow one another; where rows were lost, nobody is left to believe it."""
+        if self.last < page.top and (not events or events[0].offset > self.last + 1):
+            log.error("events of a stream are missing in the log", stream=self.room.stream)
+            self.last = events[0].offset - 1 if events else page.top
+            self.sink.reset(page.epoch, self.last)
+        following = enumerate(events, self.last + 1)
+        return [event for offset, event in following if event.offset == offset]
 
 
 class Room:
@@ -194,8 +200,10 @@ class Room:
         self.spawn = spawn
         self._read = read
         self._emptied = emptied
-        self._pages: dict[tuple[str | None, int, Head], asyncio.Task[Page]] = {}
+        self._pages: dict[tuple[str | None, int, Head], _Shared] = {}
         self._mending: asyncio.Task[None] | None = None
+        self._doubted = False
+        """Whether somebody spoke of another epoch since the log was asked."""
 
     def offer(self, epoch: str | None, events: Sequence[Event]) -> None:
         """Hand what was committed to those who are live, each event once and in order."""
@@ -232,6 +240,7 @@ class Room:
             if reader.epoch != epoch or reader.last < top:
                 return False
             self.epoch, self.top = reader.epoch, reader.last
+            self._doubted = False
             self._ahead.clear()
         elif reader.epoch != self.epoch or reader.last > self.top:
             self._mend()
@@ -255,8 +264,8 @@ class Room:
     def close(self) -> None:
         if self._mending is not None:
             self._mending.cancel()
-        for task in self._pages.values():
-            task.cancel()
+        for shared in self._pages.values():
+            shared.task.cancel()
         self._emptied(self)
 
     def events(self, page: Page) -> list[Event]:
@@ -268,11 +277,20 @@ class Room:
         That loses nothing: nothing was spoken of since it was asked for.
         """
         key = epoch, after, self.seen
-        task = self._pages.get(key)
-        if task is None:
-            task = self._pages[key] = self.spawn(self._persistent(after), "reading")
-            task.add_done_callback(lambda _: self._pages.pop(key, None))
-        page = await asyncio.shield(task)
+        shared = self._pages.get(key)
+        if shared is None:
+            task = self.spawn(self._persistent(after), "reading")
+            shared = self._pages[key] = _Shared(task)
+        shared.waiting += 1
+        try:
+            page = await asyncio.shield(shared.task)
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting:
+                # At once, so that nobody waits for what is being cancelled.
+                if self._pages.get(key) is shared:
+                    del self._pages[key]
+                shared.task.cancel()
         if key[-1] == self.seen:
             # Where it has less than was spoken of before, that is not so, or not any more.
             self.seen = page.epoch, page.top
@@ -295,6 +313,8 @@ class Room:
             self._ahead.clear()
 
     def _spoken_of(self, epoch: str | None, top: int) -> None:
+        # Which of two epochs is the later one is known to the log alone.
+        self._doubted = self._doubted or (self.top is not None and epoch != self.epoch)
         if epoch != self.seen[0] or top > self.seen[1]:
             self.seen = epoch, top
 
@@ -309,18 +329,22 @@ class Room:
             if not self._lags():
                 return
         while self.top is not None:
-            asked = self.top
+            asked, self._doubted = self.top, False
             page = await self.page(self.epoch, asked)
             if not self._continues(page, asked):
                 return self._start_over()
             self.found(page.epoch, self.events(page))
-            if len(page.rows) < PAGE and not self._lags():
+            if self.top == asked and page.top > asked:
+                # Rows were lost: each reader is told so.
+                return self._start_over()
+            if not page.more and not self._lags():
                 return
 
     def _lags(self) -> bool:
         """Whether there are events that those who are live have not been handed."""
         epoch, top = self.seen
-        return self.top is not None and (self.epoch != epoch or self.top < top)
+        behind = self._doubted or self.epoch != epoch
+        return self.top is not None and (behind or self.top < top)
 
     def _continues(self, page: Page, asked: int) -> bool:
         """Whether a page goes on where those who are live stand."""
@@ -343,3 +367,11 @@ class Room:
             except (Error, OSError) as error:
                 log.warning("a stream waits for the database", reason=type(error).__name__)
                 await asyncio.sleep(AGAIN)
+
+
+@dataclass(eq=False)
+class _Shared:
+    """A page that several wait for; when none does any more, it is not read."""
+
+    task: asyncio.Task[Page]
+    waiting: int = 0

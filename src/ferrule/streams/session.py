@@ -48,10 +48,6 @@ class Subscription:
     def deliver(self, event: Event, epoch: str) -> bool:
         return self._connection.push(event.message)
 
-    def replay(self, event: Event, epoch: str) -> bool:
-        self._connection.push(event.message, anyhow=True)
-        return self._connection.roomy
-
     def begun(self, epoch: str | None, top: int) -> None:
         self._session.answer(self._id, "ok", ch=self.target.name, epoch=epoch, offset=top)
 

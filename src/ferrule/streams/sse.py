@@ -73,11 +73,6 @@ class EventStream(Peer):
         self._give(event.chunk(epoch))
         return True
 
-    def replay(self, event: Event, epoch: str) -> bool:
-        if not self.ended:
-            self._give(event.chunk(epoch))
-        return self._roomy
-
     def begun(self, epoch: str | None, top: int) -> None:
         """The first message with an id says where the client stands."""
 
@@ -220,10 +215,6 @@ class Waiting(Peer):
         return page, since.offset > page.top
 
     def deliver(self, event: Event, epoch: str) -> bool:
-        self._come.set()
-        return True
-
-    def replay(self, event: Event, epoch: str) -> bool:
         self._come.set()
         return True
 

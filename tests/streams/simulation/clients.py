@@ -36,10 +36,6 @@ class Sink:
         self._give("ev", event, epoch)
         return True
 
-    def replay(self, event: Event, epoch: str) -> bool:
-        self._give("ev", event, epoch)
-        return self.roomy
-
     def begun(self, epoch: str | None, top: int) -> None:
         self._give("begun", epoch, top)
 
@@ -50,11 +46,11 @@ class Sink:
         self._give("reset", epoch, offset)
 
     async def drained(self) -> None:
-        while not self.roomy:
-            if self.cut:
-                raise Stopped
+        while not self.roomy and not self.cut:
             self._taken.clear()
             await self._taken.wait()
+        if self.cut:
+            raise Stopped
 
     def broken(self) -> None:
         raise AssertionError("the reader failed")

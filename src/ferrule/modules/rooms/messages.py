@@ -191,7 +191,7 @@ async def _tell(session: WriteSession, actor: Actor, type: str, message: RoomMes
     told = MessageResponse.model_validate(message)
     stream = f"rooms/{message.room_id}"
     # What it said before is not to be read by those who come later.
-    await redact(session, stream, message.id, told)
+    await redact(session, stream, message.id, message.created_at)
     session.emit(stream, type, told, by=actor)
 
 
