@@ -572,7 +572,7 @@ async def test_a_reader_that_fails_ends_it(
             raise RuntimeError("a fault")
 
         monkeypatch.setattr(sse.EventStream, "deliver", fail)
-        monkeypatch.setattr(sse.EventStream, "replay", fail)
+        monkeypatch.setattr(sse.EventStream, "deliver", fail)
         await emit(app.kit, board, 1)
         assert await events.ended(within=5) == []
 
@@ -626,3 +626,44 @@ async def test_browsers_listen(tmp_path: Path, make_server: Callable[..., Server
             await tab.until("said.some(([how, code]) => how === 'ws' && code === 4502)")
             # It asks once more, with a ticket that is used, and gives up.
             await tab.until("said.some(([how, state]) => how === 'sse' && state === 2)")
+
+
+async def test_w4_who_takes_nothing_is_cut_off(
+    app: Ferrule,
+    actors: Actors,
+    boards: Boards,
+    manager: ConnectionManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "TICK", 0.05)
+    monkeypatch.setattr(sse, "ABORT", 0.05)
+    settings = app.settings.streams.model_copy(update={"stalled": 0.1})
+    app.kit.provide(settings)
+    ann = await actors("ann")
+    board = boards.new(ann)
+    await emit(app.kit, board, "never read")
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
+        "scheme": "http", "path": f"/api/v1/streams/{board}", "raw_path": b"", "root_path": "",
+        "query_string": b"since=0", "client": ("127.0.0.1", 1), "server": ("testserver", 80),
+        "headers": [
+            (b"host", b"testserver"), (b"accept", b"text/event-stream"),
+            (b"authorization", ann.headers["authorization"].encode()),
+        ],
+    }  # fmt: skip
+    asked, sent = asyncio.Event(), 0
+
+    async def receive() -> Any:
+        if asked.is_set():
+            await asyncio.Event().wait()
+        asked.set()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 2:
+            await asyncio.Event().wait()
+
+    await asyncio.wait_for(app(scope, receive, send), 5)
+    assert manager.counts() == NOTHING

@@ -15,6 +15,7 @@ from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 from ferrule.streams.schemas import EventPage, StreamQuery, TicketResponse
 from ferrule.streams.session import Session
+from ferrule.streams.settings import StreamsSettings
 from ferrule.streams.sse import (
     SSE,
     EventStream,
@@ -72,7 +73,9 @@ async def read_stream(
     if prefers_events(",".join(request.headers.getlist("accept"))):
         place = last_event_id or query.since
         since = Position.parse(place) if place else None
-        stream = EventStream(kit[Hub], request, actor, target, authorize)
+        stream = EventStream(
+            kit[Hub], request, actor, target, authorize, stalled=kit[StreamsSettings].stalled
+        )
         return EventStreamResponse(manager, stream, since)
     since = Position.parse(query.since or "0")
     waiting = Waiting(kit[Hub], request, actor, target, authorize)

@@ -1,8 +1,10 @@
 """Streams over HTTP: server-sent events, pages, and pages that are waited for."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -12,12 +14,13 @@ from ferrule.actor import Actor
 from ferrule.db.types import to_json
 from ferrule.errors import Unauthenticated
 from ferrule.streams.channels import Target
-from ferrule.streams.connection import DRAINING, EXPIRED, Peer
+from ferrule.streams.connection import DRAINING, EXPIRED, SLOW, Peer
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event, Page
 from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 from ferrule.streams.room import Stopped
+from ferrule.streams.wire import ABORT
 
 SSE = "text/event-stream"
 HEARTBEAT = 15.0
@@ -36,10 +39,22 @@ class EventStream(Peer):
     """Server-sent events for one client."""
 
     def __init__(
-        self, hub: Hub, request: Request, actor: Actor, target: Target, authorize: Authorize
+        self,
+        hub: Hub,
+        request: Request,
+        actor: Actor,
+        target: Target,
+        authorize: Authorize,
+        *,
+        stalled: float,
     ) -> None:
         super().__init__(actor, request.client.host if request.client else None)
         self.ended = False
+        self.answering: asyncio.Task[Any] | None = None
+        """The request, which has to be cancelled where its client takes nothing any more."""
+        self.cut = False
+        self._stalled = stalled
+        self._sending_since: float | None = None
         self._hub = hub
         self._target = target
         self._authorize = authorize
@@ -62,7 +77,9 @@ class EventStream(Peer):
                     continue
                 self._given.clear()
                 while self._chunks:
+                    self._sending_since = time.monotonic()
                     yield self._take()
+                    self._sending_since = None
                 self._taken.set()
         finally:
             await reader.stop()
@@ -99,6 +116,8 @@ class EventStream(Peer):
         self.ended = True
         self._given.set()
         self._taken.set()
+        if self._sending_since is not None:
+            asyncio.get_running_loop().call_later(ABORT, self._cut_off)
 
     def reads(self, stream: str) -> bool:
         return stream == self._target.stream
@@ -112,8 +131,19 @@ class EventStream(Peer):
         self._give(f"retry: {after_ms}\ndata: {gone}\n\n".encode())
 
     def tick(self, now: float) -> None:
+        since = self._sending_since
+        if self.ended:
+            return
         if self.actor.expired:
             self.end(EXPIRED)
+        elif since is not None and time.monotonic() - since > self._stalled:
+            self.end(SLOW)
+
+    def _cut_off(self) -> None:
+        """End the answer of a client that did not take the rest of it."""
+        if self._sending_since is not None and self.answering is not None:
+            self.cut = True
+            self.answering.cancel()
 
     @property
     def _roomy(self) -> bool:
@@ -156,9 +186,14 @@ class EventStreamResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._manager.enter(self._stream)
+        self._stream.answering = task = asyncio.current_task()
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._stream.cut or task is None or task.uncancel():
+                raise
         finally:
+            self._stream.answering = None
             self._manager.disconnect(self._stream)
             # A client that went while it was sent something leaves them where they were.
             await self._chunks.aclose()
