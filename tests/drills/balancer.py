@@ -47,10 +47,9 @@ class End(asyncio.Protocol):
 class Front(End):
     """The end of a client."""
 
-    def __init__(self, ports: "itertools.cycle[int]", number: int) -> None:
+    def __init__(self, ports: list[int]) -> None:
         super().__init__()
         self._ports = ports
-        self._number = number
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -61,9 +60,9 @@ class Front(End):
     async def _connect(self) -> None:
         assert self.transport is not None
         loop, back = asyncio.get_running_loop(), End(self)
-        for _ in range(self._number):
+        for port in self._ports:
             try:
-                await loop.create_connection(lambda: back, HOST, next(self._ports))
+                await loop.create_connection(lambda: back, HOST, port)
             except OSError:
                 continue
             self.peer = back
@@ -75,9 +74,14 @@ class Front(End):
 async def serve(port: int, *backs: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    ports = itertools.cycle(backs)
+    turns = itertools.count()
+
+    def front() -> Front:
+        first = next(turns) % len(backs)
+        return Front([*backs[first:], *backs[:first]])
+
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Front(ports, len(backs)), HOST, port, backlog=1024)
+    server = await loop.create_server(front, HOST, port, backlog=1024)
     await server.serve_forever()
 
 

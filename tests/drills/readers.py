@@ -44,7 +44,8 @@ class Reader:
         self.stalled = False
         self.connected = 0
         self.is_live = False
-        self.lives = 0
+        self.behind = 0
+        """How often it was too slow, and read on from the log."""
         self.resets = 0
         self.closed: list[int] = []
         """The codes with which it was sent away."""
@@ -117,6 +118,7 @@ class Reader:
 
     def _begin(self) -> None:
         self.connected += 1
+        self.is_live = False
         if self._sent_away:
             self.returns.append(time.monotonic())
         self._sent_away = False
@@ -135,8 +137,9 @@ class Reader:
             case "live":
                 assert message["offset"] == self.offset, f"{message} after {self.since}"
                 self.epoch = message["epoch"]
+                # What was begun while it was read is told once more.
+                self.behind += self.is_live and self.offset > 0
                 self.is_live = True
-                self.lives += 1
             case "reset":
                 self.epoch, self.offset = message["epoch"], message["offset"]
                 self.resets += 1

@@ -136,9 +136,8 @@ class Connection(Peer):
         self._wire.on_flowing = self._flow
         self._wire.on_lost = self._on_lost
         # Not all at once, of those who came at once.
-        self._pinged_at = (
-            asyncio.get_running_loop().time() - random.random() * self._settings.ping / 2
-        )  # noqa: S311
+        share = random.uniform(0, 0.5)  # noqa: S311
+        self._pinged_at = asyncio.get_running_loop().time() - share * self._settings.ping
         if self.code is not None:
             # Kicked, or signed out, while the handshake went on.
             self._wire.close(self.code)
