@@ -13,6 +13,7 @@ from ferrule.streams.channels import CONTROL, KICK, Channel, Channels
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event
 from ferrule.streams.hub import Hub
+from ferrule.streams.room import AGAIN
 
 KIND = "control"
 RECHECK = "recheck"
@@ -51,7 +52,7 @@ class Control:
     async def start(self) -> None:
         """Return once nothing is missed any more."""
         self._hub.watch(CONTROL)
-        self._hub.join(CONTROL, self, None)
+        self._reader = self._hub.join(CONTROL, self, None)
         await self._live.wait()
 
     def deliver(self, event: Event, epoch: str) -> bool:
@@ -78,5 +79,10 @@ class Control:
         """There is always room."""
 
     def broken(self) -> None:
-        self._hub.join(CONTROL, self, None)
+        self._hub.spawn(self._again(), "control")
+
+    async def _again(self) -> None:
+        await self._reader.stop()
+        await asyncio.sleep(AGAIN)
+        self._reader = self._hub.join(CONTROL, self, None)
         self._manager.recheck()

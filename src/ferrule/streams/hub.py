@@ -24,7 +24,7 @@ LOOK = 0.4
 COMPARE = 5.0
 """Seconds between two looks at all streams that are read, while the bus carries."""
 NEW = 3.0
-"""Seconds from its start in which a hub looks at all streams."""
+"""Seconds from its start, and from when it hears again, in which a hub looks at all streams."""
 AT_ONCE = 500
 """Streams whose heads are asked for at once."""
 DEADLINE = 5.0
@@ -63,6 +63,7 @@ class Hub:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failing = False
         self._look = asyncio.Event()
+        self._attentive_until = 0.0
         node.on(EVENTS, self._hinted)
         node.on_heard(self.look)
 
@@ -95,7 +96,8 @@ class Hub:
         self._noted(appended)
 
     def look(self) -> None:
-        """Look at all streams now."""
+        """Look at all streams now, and for a while: others may not know yet that this one hears."""
+        self._attentive_until = asyncio.get_running_loop().time() + NEW
         self._look.set()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -144,7 +146,8 @@ class Hub:
 
     async def _compare_all(self) -> NoReturn:
         loop = asyncio.get_running_loop()
-        compared = begun = loop.time()
+        compared = loop.time()
+        self._attentive_until = compared + NEW
         while True:
             try:
                 async with asyncio.timeout(LOOK):
@@ -152,8 +155,7 @@ class Hub:
             except TimeoutError:
                 pass
             due = self._look.is_set() or self.node.deaf or loop.time() - compared >= COMPARE
-            # Other nodes may not have known yet that there is one more to be told.
-            if due or loop.time() - begun < NEW:
+            if due or loop.time() < self._attentive_until:
                 self._look.clear()
                 compared = loop.time()
                 await self._compare(list(self._rooms))
