@@ -503,7 +503,8 @@ async def test_w4_a_slow_client_is_bounded_and_misses_nothing(
             peer for peer in manager._peers.values() if str(peer.actor.id) == ann.user["id"]
         )
         assert isinstance(stream, sse.EventStream)
-        assert 0 < stream._bytes <= sse.MAX_BYTES + 25_000
+        # The kernel may have taken all of it.
+        assert stream._bytes <= sse.MAX_BYTES + 25_000
         offsets = [(await bobs.data())["offset"] for _ in range(200)]
         assert offsets == list(range(1, 201))
         got = (await slow.until(b'"offset":200,')).decode(errors="replace")
