@@ -573,6 +573,16 @@ async def test_names_and_types_have_a_length(log: Ledger) -> None:
         session.emit("logs/" + "x" * 195, "x" * 100, None)
 
 
+@pytest.mark.parametrize(
+    "data", [float("nan"), {"at": utcnow(), "ratio": float("inf")}, "\ud800", {"\udfff": 1}]
+)
+async def test_what_no_reader_could_read_is_refused(log: Ledger, data: Any) -> None:
+    with pytest.raises(ValueError, match=r"JSON|surrogates|not allowed"):
+        async with log.write() as session:
+            session.emit(STREAM, "told", data)
+    assert await log.data() == []
+
+
 @pytest.mark.parametrize(("letter", "size"), [("x", 1), ("é", 2), ("🎈", 4)])
 async def test_data_has_a_size(log: Ledger, letter: str, size: int) -> None:
     fits = letter * ((MAX_DATA - 2) // size)

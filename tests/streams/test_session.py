@@ -402,6 +402,26 @@ async def test_what_is_published_is_told_and_answered(actors: Actors, boards: Bo
         assert await silent(bobs) == []
 
 
+@pytest.mark.parametrize("settings", [{"rate": 0.01, "burst": 3}])
+async def test_w4_signals_of_all_connections_of_a_user_share_a_rate(
+    actors: Actors, boards: Boards
+) -> None:
+    ann, bob = await actors("ann"), await actors("bob")
+    board = boards.new(ann, bob)
+    async with ann.socket() as one, ann.socket() as other, bob.socket() as bobs:
+        for socket in (bobs, one, other):
+            await subscribe(socket, board)
+        for socket in (one, one, other):
+            await socket.send({"t": "signal", "ch": board, "data": 1})
+            assert (await until(bobs, "signal"))["who"] == ann.user["id"]
+        await other.send({"id": 4, "t": "signal", "ch": board, "data": 1})
+        refused = await until(other, "err")
+        assert (refused["code"], refused["retry"]) == ("too_many_requests", True)
+        # Others have their own.
+        await bobs.send({"t": "signal", "ch": board, "data": 2})
+        assert (await until(one, "signal"))["data"] in (1, 2)
+
+
 async def test_signals_reach_others_and_are_not_stored(
     app: Ferrule, actors: Actors, boards: Boards
 ) -> None:

@@ -386,6 +386,16 @@ async def test_a_request_of_many_bytes_is_read_in_turns() -> None:
         await soon(lambda: app.texts == ["hello"])
 
 
+@on_both_loops
+async def test_a_request_with_a_line_that_is_too_long_is_answered() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port, X_Big="x" * 12_000) as peer:
+        assert peer.status == 431
+        assert await peer.reader.read() == b""
+        await soon(lambda: not server.server_state.connections)
+    assert app.wire is None
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize(
     "flood",

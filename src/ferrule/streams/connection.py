@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from ferrule.actor import Actor
 from ferrule.db.types import uuid7
 from ferrule.errors import Error
 from ferrule.http.body import check_json
+from ferrule.streams.allowance import Allowance
 from ferrule.streams.room import Stopped
 from ferrule.streams.settings import StreamsSettings
 from ferrule.streams.wire import FrameWire, Message, Wire, wire_of
@@ -58,7 +58,6 @@ class Peer:
         self.id = uuid7().hex
         self.actor = actor
         self.address = address
-        self.since = time.time()
 
     def end(self, code: int, reason: str = "") -> None:
         """End the connection."""
@@ -125,8 +124,7 @@ class Connection(Peer):
         self._stuck_since: float | None = None
         self._drained: asyncio.Event | None = None
         self._pinged_at = 0.0
-        self._tokens = float(settings.burst)
-        self._refilled_at = time.monotonic()
+        self._allowance = Allowance(settings.rate, settings.burst)
 
     async def accept(self, subprotocol: str | None = None) -> None:
         """Answer the handshake; the manager does it."""
@@ -216,7 +214,8 @@ class Connection(Peer):
         data = text.encode(errors="surrogatepass")
         if len(data) > self._settings.max_message:
             self._refuse(1009, "The message is too large.")
-        self._spend()
+        if not self._allowance.spend():
+            self._refuse(LIMIT, "Too many messages.")
         try:
             message = check_json(data, max_depth=MAX_DEPTH)
         except Error:
@@ -362,15 +361,6 @@ class Connection(Peer):
     def _wake(self) -> None:
         if self._drained is not None:
             self._drained.set()
-
-    def _spend(self) -> None:
-        """Count a message against the rate of the connection."""
-        now, rate = time.monotonic(), self._settings.rate
-        self._tokens = min(self._settings.burst, self._tokens + (now - self._refilled_at) * rate)
-        self._refilled_at = now
-        self._tokens -= 1
-        if self._tokens < 0:
-            self._refuse(LIMIT, "Too many messages.")
 
     def _refuse(self, code: int, reason: str) -> NoReturn:
         self.end(code, reason)

@@ -20,6 +20,7 @@ from ferrule.db.database import Database
 from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
 from ferrule.http.sockets import FAILED, POLICY
 from ferrule.kit import Kit
+from ferrule.streams.allowance import Allowance
 from ferrule.streams.channels import CONTROL, KICK
 from ferrule.streams.connection import (
     BAD_TOKEN,
@@ -84,6 +85,7 @@ class ConnectionManager:
         self._rooms: dict[str, dict[Connection, None]] = {}
         self._looking: dict[UUID, bool] = {}
         """Users who are looked at, and whether they have to be once more."""
+        self._signals: dict[UUID | None, Allowance] = {}
         self._addresses: Counter[str | None] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told_of_server = False
@@ -161,6 +163,8 @@ class ConnectionManager:
         if self._peers.pop(peer.id, None) is None:
             return
         _discard(self._users, peer.actor.id, peer.id)
+        if peer.actor.id not in self._users:
+            self._signals.pop(peer.actor.id, None)
         self._addresses[peer.address] -= 1
         if not self._addresses[peer.address]:
             del self._addresses[peer.address]
@@ -189,6 +193,14 @@ class ConnectionManager:
         message = encoded(data)
         self._send_to_user(user_id, message)
         self._node.tell(USER, b"\n".join((str(user_id).encode(), message.text)))
+
+    def may_signal(self, user_id: UUID) -> bool:
+        """Count a signal: each goes to all in a room, so a user's connections share one rate."""
+        allowance = self._signals.get(user_id)
+        if allowance is None:
+            allowance = Allowance(self._settings.rate, self._settings.burst)
+            self._signals[user_id] = allowance
+        return allowance.spend()
 
     def present_changed(self, room: str, who: str, joined: bool) -> None:
         """Tell the room, in this process: each node finds out by itself."""

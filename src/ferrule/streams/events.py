@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from pydantic_core import to_json as pydantic_json
+from pydantic_core import to_jsonable_python
 
 from ferrule.db.types import to_json
 from ferrule.errors import Invalid
@@ -92,7 +92,10 @@ class Page:
 
 
 def data_json(data: Any) -> str:
-    """The JSON of an event's data; `Invalid` if it is too large to be sent."""
+    """The JSON of an event's data; `Invalid` if it is too large to be sent.
+
+    NaN, infinity and lone surrogates, which no reader could read, are a ValueError.
+    """
     if isinstance(data, BaseModel):
         text = data.model_dump_json(by_alias=True)
     else:
@@ -100,8 +103,8 @@ def data_json(data: Any) -> str:
             text = to_json(data)
         except TypeError:
             # With times, ids and decimals in it.
-            text = pydantic_json(data, inf_nan_mode="constants").decode()
-    if len(text) > MAX_DATA // 4 and len(text.encode()) > MAX_DATA:
+            text = to_json(to_jsonable_python(data, inf_nan_mode="constants"))
+    if len(text.encode()) > MAX_DATA:
         raise Invalid(f"The data of an event has at most {MAX_DATA} bytes.")
     return text
 
@@ -114,8 +117,3 @@ def rfc3339(at: datetime) -> str:
 def quoted(text: str) -> str:
     """Text as JSON."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def control(t: str, **fields: Any) -> bytes:
-    """A message of the protocol that is no event."""
-    return to_json({"t": t, **fields}).encode()

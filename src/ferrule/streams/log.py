@@ -36,6 +36,7 @@ STREAMS: Any = Stream.__table__
 EVENTS: Any = StreamEvent.__table__
 MAX_NAME = 200
 MAX_PAGE = 131_072
+"""Characters of data after which a page is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def announce(kit: "Kit", appended: Sequence[Appended]) -> None:
 async def read_page(session: "ReadSession", stream: str, after: int, limit: int) -> Page:
     """Events after an offset, and the head of the stream, as of one moment.
 
-    Up to `limit` of them, and up to `MAX_PAGE` bytes of data, but one at least.
+    Up to `limit` of them, and up to `MAX_PAGE` of data, but one at least.
     """
     rows: Sequence[Any] = await session.fetch_all(_PAGE, stream=stream, after=after, limit=limit)
     if not rows:

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from ferrule.actor import ANONYMOUS, identify
 from ferrule.db.database import Database
 from ferrule.db.types import to_json
-from ferrule.errors import Error, Forbidden, Invalid, Unauthenticated
+from ferrule.errors import Error, Forbidden, Invalid, TooManyRequests, Unauthenticated
 from ferrule.kit import Kit
 from ferrule.streams.channels import Channels, Target
 from ferrule.streams.connection import BAD_TOKEN, Connection
@@ -195,6 +195,8 @@ class Session:
         data = to_json(message.get("data"))
         if len(data.encode()) > MAX_SIGNAL:
             raise Invalid(f"The data of a signal has at most {MAX_SIGNAL} bytes.")
+        if not self._manager.may_signal(self.connection.actor.user_id):
+            raise TooManyRequests("Your connections send too many signals.")
         self._manager.broadcast(
             subscription.target.stream,
             {

@@ -270,6 +270,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self._parsing = True
             super().data_received(data)
             self._parsing = False
+            if self.conn.handshake_exc is not None and not self.handshake_initiated:
+                self._refuse_request()
         if self.transport.is_closing():
             self._unread = b""
         elif self._unread and not self.read_paused:
@@ -279,6 +281,16 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.loop.call_soon(self._next_slice)
         elif not self.read_paused:
             self.transport.resume_reading()
+
+    def _refuse_request(self) -> None:
+        """Send what the parser answers to a request that it does not take, as of a long header.
+
+        uvicorn leaves the answer where it is, and the connection open.
+        """
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self.handshake_complete = True
+        self.transport.close()
+        self._bound()
 
     def _next_slice(self) -> None:
         self._parsing = False
@@ -315,11 +327,19 @@ METHODS = {
 """Methods of uvicorn's protocol that are replaced or called here, with their parameters."""
 ATTRIBUTES = (
     *("close_sent", "close_timer", "config", "conn", "connections", "disconnected", "frames"),
-    *("handshake_complete", "initial_response", "loop", "queue", "read_paused", "tasks"),
+    *(
+        "handshake_complete",
+        "handshake_initiated",
+        "initial_response",
+        "loop",
+        "queue",
+        "read_paused",
+        "tasks",
+    ),
     *("transport", "writable"),
 )
 """What it keeps of a connection and is used here."""
-CONNECTION = ("close_sent", "events", "parser", "reader", "state", "writes")
+CONNECTION = ("close_sent", "events", "handshake_exc", "parser", "reader", "state", "writes")
 CONNECTION_METHODS = (
     *("data_to_send", "events_received", "fail", "parse", "receive_data", "send_close"),
 )

@@ -26,9 +26,13 @@ async def publish(
 ) -> dict[str, Any]:
     """Post a message, as over HTTP; `data` is `{"text": …}`."""
     try:
-        message = MessageCreate(text=MessageFields.model_validate(data).text, key=key)
+        text = MessageFields.model_validate(data).text
     except ValidationError as error:
         raise Invalid('A message is {"text": …}, of up to 4000 characters.') from error
+    try:
+        message = MessageCreate(text=text, key=key)
+    except ValidationError as error:
+        raise Invalid("A key is plain text in one line.") from error
     posted = await messages.post(session, actor, id, message)
     return posted.model_dump(mode="json")
 
