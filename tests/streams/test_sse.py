@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 from sqlalchemy import update
+from starlette.responses import HTMLResponse
 
 from ferrule import Ferrule
 from ferrule.db import Database
@@ -578,7 +579,6 @@ async def test_a_reader_that_fails_ends_it(
         assert await events.ended(within=5) == []
 
 
-BLANK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n "
 LISTEN = """
 (() => {{
   window.said = [];
@@ -595,14 +595,8 @@ LISTEN = """
 @pytest.mark.external
 async def test_browsers_listen(tmp_path: Path, make_server: Callable[..., Server]) -> None:
     """EventSource and WebSocket of another origin, which is listed, with a ticket each."""
-
-    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(BLANK)
-        writer.close()
-
-    async with await asyncio.start_server(page, HOST, 0) as pages, browser(tmp_path) as tab:
-        origin = f"http://{HOST}:{pages.sockets[0].getsockname()[1]}"
+    async with served(HTMLResponse()) as pages, browser(tmp_path) as tab:
+        origin = f"http://{HOST}:{pages.port}"  # type: ignore[attr-defined]
         server = make_server(CORS_ORIGINS=origin)
         server.start()
         base = f"{HOST}:{server.port}/api/v1"
