@@ -17,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 help:
 	@echo "make serve          run the server          (ARGS='--port 9000' is passed on)"
 	@echo "make test           run the tests           (ARGS='-k items' is passed on)"
-	@echo "make test-external  run the tests that need Chromium, Node or other programs"
+	@echo "make test-external  run the tests that need Chromium, nginx or other programs"
 	@echo "make check          format, lint, types, import order, exports, docs"
 	@echo "make bench          measure Ferrule beside its peers, in half an hour (ARGS='--only sqlite' is passed on)"
 	@echo "make bench-quick    the same in two minutes, beside the floor and FastAPI alone"
