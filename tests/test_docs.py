@@ -25,8 +25,8 @@ TUTORIAL = DOCS / "tutorial" / "first-module.md"
 LESSONS = sorted({*(DOCS / "tutorial").glob("*.md")} - {TUTORIAL})
 """Pages of the tutorial that go on where the first one ends, as guides do."""
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
-LIVE = DOCS / "reference" / "live.md"
-"""A page of the reference whose examples are run, as guides are."""
+REFERENCE = [DOCS / "reference" / name for name in ("live.md", "rooms.md")]
+"""Pages of the reference whose examples are run, as guides are."""
 LIVE_TUTORIAL = DOCS / "tutorial" / "a-live-page.md"
 IDS = {"ids": lambda page: page.relative_to(ROOT).as_posix()}
 
@@ -116,7 +116,7 @@ def test_following_a_channel_takes_35_lines() -> None:
     assert len(scripts["live/live.js"].text.splitlines()) == 35
 
 
-@pytest.mark.parametrize("page", [*LESSONS, *HOW_TO, LIVE], **IDS)
+@pytest.mark.parametrize("page", [*LESSONS, *HOW_TO, *REFERENCE], **IDS)
 def test_a_guide(page: Path, guides: Guides) -> None:
     guides(page)
 
@@ -132,7 +132,7 @@ def test_the_servers_of_the_deploy_guide(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", pages(), **IDS)
 def test_every_program_is_run(page: Path) -> None:
-    run = {README, TUTORIAL, *LESSONS, *HOW_TO, LIVE}
+    run = {README, TUTORIAL, *LESSONS, *HOW_TO, *REFERENCE}
     for block in blocks(page):
         if block.language in ("python", "toml", "html", "javascript"):
             assert block.title, f'{block}: give it a title="…", so that it is run'

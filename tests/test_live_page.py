@@ -22,6 +22,19 @@ TUTORIAL = ROOT / "docs" / "tutorial"
 PASSWORD = "correct horse battery staple"
 SHOWN = "[...document.querySelectorAll('li')].map(line => line.textContent).join()"
 STATE = "document.querySelector('output').value"
+LIVE = ROOT / "docs" / "reference" / "live.md"
+LISTEN = f"""
+window.heard = [];
+window.post = async (path, options) =>
+  (await fetch("/api/v1/" + path, {{ method: "POST", ...options }})).json();
+window.ticket = async () => {{
+  const who = {{ username: "ann@example.com", password: "{PASSWORD}" }};
+  const login = await post("auth/login", {{ body: new URLSearchParams(who) }});
+  const headers = {{ Authorization: "Bearer " + login.access_token }};
+  return (await post("ws/ticket", {{ headers }})).ticket;
+}};
+listen("notes", {{ ticket, take: (said) => said.t === "ev" && heard.push(said.data.text) }});
+"""
 WATCH = """
 window.states = [];
 new MutationObserver(() => states.push(document.querySelector("output").value))
@@ -109,6 +122,29 @@ async def test_what_was_missed_comes_with_the_connection(
         await page.until(f"{SHOWN} === 'one,two,three' && {STATE} === 'live'")
         read = "performance.getEntriesByType('resource').filter(({ name }) => /notes/.test(name))"
         assert await page.run(f"{read}.length") == 0
+
+
+async def test_an_event_source_misses_nothing(
+    tmp_path: Path, server: Server, ann: AsyncClient
+) -> None:
+    (script,) = (block.text for block in documents.blocks(LIVE) if block.title == "listen.js")
+    async with browser(tmp_path) as page:
+        await page.open(f"http://127.0.0.1:{server.port}/live/notes.html")
+        await page.until("document.readyState === 'complete'")
+        await page.run(script.replace("export function listen", "window.listen = function"))
+        await page.run(LISTEN)
+        await _write(ann, "one")
+        await page.until("heard.join() === 'one'")
+        server.kill()
+        server.start()
+        await _write(ann, "two")
+        await page.until("heard.join() === 'one,two'")
+        assert server.stop(signal.SIGTERM) == 0
+        server.start()
+        await _write(ann, "three")
+        await page.until("heard.join() === 'one,two,three'")
+        async with AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+            assert "\nlive_connections 1.0" in (await client.get("/metrics")).text
 
 
 async def test_a_login_is_renewed_and_its_end_is_final(

@@ -38,7 +38,7 @@ from ferrule.jobs.worker import Worker
 from ferrule.kit import Kit
 from ferrule.mail.mailers import Mailer, open_mailer
 from ferrule.mail.templates import Templates
-from ferrule.module import Module, resolve
+from ferrule.module import Departures, Module, resolve
 from ferrule.observability import health, logs
 from ferrule.observability.metrics import Metrics, metrics_routes
 from ferrule.resources.router import ResourceRouter
@@ -76,6 +76,7 @@ class Ferrule(FastAPI):
         self.jobs = JobFunctions(modules)
         self.channels = Channels(channel for module in modules for channel in _channels(module))
         self.doors = Doors(door for module in modules for door in module.doors)
+        self.departures = Departures(modules)
         self.refusal: ConfigurationError | None = None
         self._traced = True
         self._schemes = {door.name: dict(door.scheme) for door in self.doors if door.scheme}
@@ -87,7 +88,9 @@ class Ferrule(FastAPI):
         refuse_unsafe(settings)
         self.settings = settings
         metrics = Metrics(version=self.version)
-        self.kit = Kit(*settings.groups(), metrics, self.jobs, self.channels, self.doors)
+        self.kit = Kit(
+            *settings.groups(), metrics, self.jobs, self.channels, self.doors, self.departures
+        )
         if self.jobs:
             self.kit.provide(JobMetrics(metrics))
         self.kit.provide(settings, kind=Settings)
@@ -170,10 +173,14 @@ class Ferrule(FastAPI):
                     await stack.enter_async_context(module.lifespan(kit))
             yield kit
 
-    async def drain(self) -> None:
-        """Send those who are live away, because the server is about to stop."""
+    async def drain(self, seconds: float | None = None) -> None:
+        """Send those who are live away, because the server is about to stop.
+
+        Over so many seconds; None: as the settings say.
+        """
         if ConnectionManager in self.kit:
-            await self.kit[ConnectionManager].drain(self.settings.streams.drain)
+            seconds = self.settings.streams.drain if seconds is None else seconds
+            await self.kit[ConnectionManager].drain(seconds)
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Kit]:

@@ -1,24 +1,29 @@
 """A module holds one domain; `resolve` orders modules so that each stands on those it requires."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from ferrule.actor import Access, Door
+from ferrule.actor import Access, Actor, Door
 from ferrule.errors import ConfigurationError
 from ferrule.kit import Kit
 
 if TYPE_CHECKING:
     import typer
 
+    from ferrule.db.session import WriteSession
     from ferrule.jobs.functions import JobFunction
     from ferrule.streams.channels import Channel
+
+
+OnUserDeleted = Callable[["WriteSession", Actor, UUID], Awaitable[None]]
 
 
 class SettingsGroup(BaseModel):
@@ -42,6 +47,8 @@ class Module:
     - `settings`: its group of settings, read from `FERRULE_<NAME>__…`
     - `doors`: ways in for actors
     - `lifespan`: what runs around the life of the application, with the kit as argument
+    - `on_user_deleted`: awaited with a session, who asks, and the id of a user, in the transaction
+      that deletes them, and before it does: what foreign keys cannot do
     - `commands`: makes its own sub-command of `ferrule`, named as its typer application
     """
 
@@ -57,6 +64,7 @@ class Module:
     settings: type[SettingsGroup] | None = None
     doors: Sequence[Door] = ()
     lifespan: Callable[[Kit], AbstractAsyncContextManager[None]] | None = None
+    on_user_deleted: "OnUserDeleted | None" = None
     commands: "Callable[[], typer.Typer] | None" = None
 
     @property
@@ -80,6 +88,18 @@ class Module:
             joins = (relation.secondary for relation in model.__mapper__.relationships)
             names.update(join.name for join in joins if join is not None)
         return frozenset(names)
+
+
+class Departures:
+    """What modules do when a user is deleted: those that stand on others first."""
+
+    def __init__(self, modules: Sequence[Module]) -> None:
+        calls = (module.on_user_deleted for module in reversed(modules))
+        self._calls = [call for call in calls if call is not None]
+
+    async def run(self, session: "WriteSession", actor: Actor, user_id: UUID) -> None:
+        for call in self._calls:
+            await call(session, actor, user_id)
 
 
 def resolve(modules: Iterable[Module]) -> tuple[Module, ...]:

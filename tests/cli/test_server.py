@@ -53,11 +53,11 @@ async def lifespan(kit):
     yield
     print("lifespan ended", flush=True)
 
-async def drain() -> None:
+async def drain(seconds: float | None) -> None:
     for wire in wires:
         wire.close(4001, "draining")
     await asyncio.sleep(0.2)
-    print("drained", flush=True)
+    print("drained over", seconds, flush=True)
 
 app = create_app(modules=[Module(name="probes", router=router, lifespan=lifespan)])
 app.drain = drain
@@ -122,6 +122,15 @@ async def test_live_connections_are_drained_while_requests_finish(
     assert output.index("drained") < output.index("lifespan ended")
 
 
+async def test_who_presses_ctrl_c_does_not_wait(make: Callable[..., Server]) -> None:
+    server = make()
+    async with Peer(server.port, "/api/v1/live") as live:
+        server.process.send_signal(signal.SIGINT)
+        assert await live.closed() == (4001, "draining")
+    assert await asyncio.to_thread(server.exit_status) == 0
+    assert "drained over 0" in server.output()
+
+
 async def test_t5_who_connected_before_is_answered(make: Callable[..., Server]) -> None:
     server = make()
     reader, writer = await asyncio.open_connection(HOST, server.port)
@@ -183,14 +192,15 @@ async def test_sigterm_twice_is_like_once(make: Callable[..., Server]) -> None:
 def test_an_unknown_uvicorn_is_served_its_own_way(
     monkeypatch: pytest.MonkeyPatch, missing: bool
 ) -> None:
-    protocol: Any = serve._websockets
-    assert protocol() == "ferrule.streams.uvicorn:FrameProtocol"
+    protocols: Any = serve._protocols
+    ours = "ferrule.streams.uvicorn"
+    assert protocols() == (f"{ours}:HttpProtocol", f"{ours}:FrameProtocol")
     if missing:
         monkeypatch.setitem(sys.modules, "ferrule.streams.uvicorn", None)
     else:
         monkeypatch.setattr(frames, "unmet", lambda: ["it changed"])
     with structlog.testing.capture_logs() as lines:
-        assert protocol() == "auto"
+        assert protocols() == ("httptools", "auto")
     (line,) = lines
     assert line["log_level"] == "warning"
     assert line["reasons"]

@@ -162,6 +162,7 @@ async def test_a_connection_leaves_one_line(open_socket: Open, application: Ferr
         "code": 1001,
         "actor": "anonymous",
         "client": "203.0.113.9",
+        "failed": False,
     }
 
 

@@ -15,6 +15,7 @@ import uvicorn
 HOST = "127.0.0.1"
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 DEADLINE = 5.0
+OURS = "ferrule.streams.uvicorn"
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -125,7 +126,7 @@ async def served(app: App, **options: Any) -> AsyncIterator[uvicorn.Server]:
     config = uvicorn.Config(
         app,
         **{
-            **{"http": "httptools", "ws": "ferrule.streams.uvicorn:FrameProtocol"},
+            **{"http": f"{OURS}:HttpProtocol", "ws": f"{OURS}:FrameProtocol"},
             **{"ws_max_size": 65_536, "ws_per_message_deflate": False},
             **{"lifespan": "off", "log_config": None, "timeout_graceful_shutdown": 5, **options},
         },

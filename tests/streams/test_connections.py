@@ -42,7 +42,7 @@ async def cursors(websocket: WebSocket, board: str, actor: SignedIn, manager: Co
     async with manager.connect(websocket, actor) as connection:
         connection.join(f"cursors/{board}")
         async for message in connection:
-            await connection.broadcast(f"cursors/{board}", message)
+            connection.broadcast(f"cursors/{board}", message)
 
 
 @router.websocket("/clock")
@@ -63,6 +63,15 @@ async def patient(websocket: WebSocket, actor: SignedIn, manager: Connections) -
         async for message in connection:
             await asyncio.sleep(0.05)
             heard.append(message["n"])
+
+
+@router.websocket("/tidy")
+async def tidy(websocket: WebSocket, actor: SignedIn, manager: Connections) -> None:
+    """Does something after the connection."""
+    async with manager.connect(websocket, actor) as connection:
+        await connection.receive()
+    await asyncio.sleep(0.1)
+    heard.append(1)
 
 
 @router.websocket("/thinking")
@@ -743,6 +752,56 @@ async def test_over_the_wire_what_was_said_before_the_peer_went_is_heard(
             peer.send(CLOSE, (1001).to_bytes(2, "big"))
         await eventually(lambda: len(heard) == 10)
         await eventually(lambda: manager.counts() == NOTHING)
+
+
+@on_sqlite
+async def test_over_the_wire_nothing_is_taken_of_whoever_was_sent_away(
+    app: Ferrule, actors: Actors, manager: ConnectionManager
+) -> None:
+    ann = await actors("ann")
+    async with served(app) as server:
+        port = server.port  # type: ignore[attr-defined]
+        headers = {"Authorization": ann.headers["authorization"]}
+        async with Peer(port, "/api/v1/patient", **headers) as peer:
+            for number in range(30):
+                peer.send_text(f'{{"n": {number}}}')
+            await eventually(lambda: len(heard) == 1)
+            await manager.kick(UUID(ann.user["id"]))
+            # It does not answer the close frame.
+            await eventually(lambda: manager.counts() == NOTHING)
+    assert heard in ([0], [0, 1])
+
+
+@on_sqlite
+async def test_over_the_wire_what_is_no_message_ends_it_quietly(
+    app: Ferrule, actors: Actors, manager: ConnectionManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = await actors("ann")
+    async with served(app) as server:
+        port = server.port  # type: ignore[attr-defined]
+        headers = {"Authorization": ann.headers["authorization"]}
+        async with Peer(port, "/api/v1/tidy", **headers) as peer:
+            peer.send_text('{"a":1')
+            assert await peer.closed() == (4501, "Send a JSON object.")
+        # The route goes on, though the peer is gone by now.
+        await eventually(lambda: heard == [1])
+        await eventually(lambda: manager.counts() == NOTHING)
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
+
+
+@on_sqlite
+async def test_over_the_wire_a_code_of_the_peer_is_no_defect_of_ours(
+    app: Ferrule, actors: Actors, manager: ConnectionManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = await actors("ann")
+    async with served(app) as server:
+        port = server.port  # type: ignore[attr-defined]
+        headers = {"Authorization": ann.headers["authorization"]}
+        async with Peer(port, "/api/v1/cursors/1", **headers) as peer:
+            peer.send(CLOSE, (1011).to_bytes(2, "big"))
+            await peer.closed()
+        await eventually(lambda: manager.counts() == NOTHING)
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
 
 
 # The database goes away

@@ -394,6 +394,12 @@ async def test_readers_leave_the_database_to_requests() -> None:
             world.here.join(f"rooms/{number}", Sink(), None)
         await asyncio.sleep(NEAR)
         assert world.most == READING
+        # What must be known within a second does not wait for them.
+        world.here.watch("rooms/control")
+        reading = asyncio.create_task(world.here.read("rooms/control", 0, 1))
+        await asyncio.sleep(NEAR)
+        assert world.reading == READING + 1
+        reading.cancel()
         world.slow.set()
 
 

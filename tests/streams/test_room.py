@@ -171,6 +171,38 @@ async def test_it_reads_on_after_its_place_and_is_live() -> None:
 
 
 @jumping
+async def test_it_is_live_though_events_come_faster_than_pages() -> None:
+    house = House()
+    house.commit(5)
+    await house.live()
+    sinks: list[Sink] = []
+    for others in (False, True):
+        async with house.slow_reads():
+            sink, reader = house.join(Position(0))
+            sinks.append(sink)
+            await asyncio.sleep(NEAR)
+            house.commit(3)
+        assert reader in house.room.live, others
+        assert sink.got[-1] == f"live e0:{house.log.streams[STREAM].top}"
+    house.commit()
+    assert [sink.offsets for sink in sinks] == [list(range(1, 13))] * 2
+    assert house.asked == [0, 0, 0]
+
+
+@jumping
+async def test_nobody_else_need_be_live_for_that() -> None:
+    house = House()
+    house.commit(5)
+    async with house.slow_reads():
+        sink, reader = house.join(Position(0))
+        await asyncio.sleep(NEAR)
+        house.commit(3)
+    assert reader in house.room.live
+    assert sink.offsets == list(range(1, 9))
+    assert not house.room._recent, "nothing is kept for nobody"
+
+
+@jumping
 async def test_without_a_place_it_gets_what_comes() -> None:
     house = House()
     house.commit(5)

@@ -24,6 +24,7 @@ from ferrule.streams.connections import Counts
 from ferrule.streams.hub import Hub
 from ferrule.streams.log import STREAMS
 from ferrule.streams.sse import prefers_events
+from ferrule.streams.wire import ABORTS
 from ferrule.testing import ActorClient, Actors
 from tests.browser import browser
 from tests.drills.client import Client, sign_in
@@ -59,8 +60,6 @@ async def _reading(
         aconnect_sse(client, "GET", base + channel, headers=headers) as source,
     ):
         events = Events(source)
-        if source.response.status_code == 200:
-            assert (await events.next()).retry == 1000
         yield events
 
 
@@ -103,6 +102,7 @@ async def test_events_have_ids_and_data(
         assert headers["x-accel-buffering"] == "no"
         assert headers["cache-control"] == "no-store"
         said = [await events.next() for _ in range(3)]
+        assert [each.retry for each in said] == [1000, None, None]
         assert {each.event for each in said} == {"message"}
         first, second, live = (each.json() for each in said)
         epoch = live["epoch"]
@@ -161,12 +161,12 @@ async def test_raw_lines_and_heartbeats(
         got = b""
         async for chunk in answer.aiter_raw():
             got += chunk
-            if got.count(b":\n\n") == 2:
+            if got.endswith(b"\n:\n:\n"):
                 break
         told = json.dumps(
             {"t": "live", "ch": board, "epoch": None, "offset": 0}, separators=(",", ":")
         )
-        assert got == f"retry: 1000\n\nid: 0\ndata: {told}\n\n:\n\n:\n\n".encode()
+        assert got == f"retry: 1000\nid: 0\ndata: {told}\n\n:\n:\n".encode()
 
 
 @on_sqlite
@@ -380,8 +380,8 @@ async def test_w3_what_is_lost_ends_it(
             for events in (anns, bobs, others):
                 await events.data("live")
             await take_away(app.kit, boards, board, ann)
-            gone = {"t": "gone", "code": 4503, "after_ms": 0}
-            assert await anns.ended(within=1.5) == [gone]
+            (gone,) = await anns.ended(within=1.5)
+            assert (gone["t"], gone["code"], 0 <= gone["after_ms"] <= 1000) == ("gone", 4503, True)
             await emit(app.kit, board, "secret")
             assert (await bobs.data())["data"] == "secret"
             await emit(app.kit, f"mine/{ann.user['id']}", "hers")
@@ -453,10 +453,12 @@ async def test_those_who_are_sent_away_are_told(
 class Raw:
     """A client that asks for an event stream and reads what it wants."""
 
-    def __init__(self, port: int, who: ActorClient, channel: str) -> None:
+    def __init__(
+        self, port: int, who: ActorClient, channel: str, *, accept: str = SSE["accept"]
+    ) -> None:
         self._port = port
         self._head = (
-            f"GET /api/v1/streams/{channel} HTTP/1.1\r\nHost: {HOST}\r\nAccept: {SSE['accept']}\r\n"
+            f"GET /api/v1/streams/{channel} HTTP/1.1\r\nHost: {HOST}\r\nAccept: {accept}\r\n"
             f"Authorization: {who.headers['authorization']}\r\n\r\n"
         )
 
@@ -623,21 +625,28 @@ async def test_browsers_listen(tmp_path: Path, make_server: Callable[..., Server
             await tab.until("said.some(([how, state]) => how === 'sse' && state === 2)")
 
 
+@pytest.mark.parametrize("stuck", ["event", "comment"])
+@pytest.mark.parametrize("abortable", [True, False])
 async def test_w4_who_takes_nothing_is_cut_off(
     app: Ferrule,
     actors: Actors,
     boards: Boards,
     manager: ConnectionManager,
     monkeypatch: pytest.MonkeyPatch,
+    stuck: str,
+    abortable: bool,
 ) -> None:
     monkeypatch.setattr(connections, "TICK", 0.05)
     monkeypatch.setattr(sse, "ABORT", 0.05)
+    monkeypatch.setattr(sse, "HEARTBEAT", 0.05)
     settings = app.settings.streams.model_copy(update={"stalled": 0.1})
     app.kit.provide(settings)
     ann = await actors("ann")
     board = boards.new(ann)
     await emit(app.kit, board, "never read")
+    aborted = asyncio.Event()
     scope = {
+        "extensions": {ABORTS: aborted.set} if abortable else {},
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
         "scheme": "http", "path": f"/api/v1/streams/{board}", "raw_path": b"", "root_path": "",
         "query_string": b"since=0", "client": ("127.0.0.1", 1), "server": ("testserver", 80),
@@ -650,15 +659,60 @@ async def test_w4_who_takes_nothing_is_cut_off(
 
     async def receive() -> Any:
         if asked.is_set():
-            await asyncio.Event().wait()
+            await aborted.wait()
+            return {"type": "http.disconnect"}
         asked.set()
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
         nonlocal sent
         sent += 1
-        if sent > 2:
-            await asyncio.Event().wait()
+        # The head, the retry, the events.
+        if sent > (2 if stuck == "event" else 3):
+            await aborted.wait()
 
     await asyncio.wait_for(app(scope, receive, send), 5)
+    assert aborted.is_set() == abortable
     assert manager.counts() == NOTHING
+
+
+@on_sqlite
+async def test_w4_what_a_client_does_not_take_is_aborted_when_its_right_ends(
+    app: Ferrule, actors: Actors, boards: Boards, manager: ConnectionManager
+) -> None:
+    ann, bob = await actors("ann"), await actors("bob")
+    board = boards.new(ann, bob)
+    async with served(app) as server:
+        state = server.server_state  # type: ignore[attr-defined]
+        async with Raw(server.port, ann, board) as slow:  # type: ignore[attr-defined]
+            await slow.until(b'"live"')
+            # More than the kernel takes, and nothing is being sent when the right ends.
+            for _ in range(200):
+                await emit(app.kit, board, "x" * 40_000)
+            await take_away(app.kit, boards, board, ann)
+            await eventually(lambda: not state.connections)
+    assert manager.counts() == NOTHING
+
+
+@on_sqlite
+async def test_w4_who_waits_no_more_is_not_counted(
+    actors: Actors, boards: Boards, port: int, manager: ConnectionManager
+) -> None:
+    ann = await actors("ann")
+    board = boards.new(ann)
+    async with Raw(port, ann, f"{board}?wait=20", accept="application/json"):
+        await eventually(lambda: manager.counts().connections == 1)
+    await eventually(lambda: manager.counts() == NOTHING)
+
+
+async def test_which_place_is_no_place_is_said(actors: Actors, boards: Boards) -> None:
+    ann = await actors("ann")
+    board = boards.new(ann)
+    for query, headers, loc in (
+        ("?since=x", SSE, ["query", "since"]),
+        ("", {**SSE, "last-event-id": "x"}, ["header", "last-event-id"]),
+    ):
+        refused = await ann.get(f"/api/v1/streams/{board}{query}", headers=headers)
+        problem = refused.json()
+        assert (refused.status_code, problem["title"]) == (422, "Unprocessable Content")
+        assert [error["loc"] for error in problem["errors"]] == [loc]

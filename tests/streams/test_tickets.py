@@ -111,6 +111,8 @@ async def test_w2_what_is_no_ticket(
         (f"authorization=Bearer%20{bearer}", "unauthenticated"),
     ):
         assert await _refused(_socket(app, query)) == (401, code), query
+    stream = await ann.get("/api/v1/streams/mine?ticket=nonsense", headers={"authorization": ""})
+    assert "Get another" in stream.json()["detail"]
     # Guessing costs nobody else the database.
     assert wrote == []
 

@@ -547,3 +547,18 @@ async def test_two_who_receive_both_get_on() -> None:
     inbox.put_nowait(2)
     assert {await second, await third} == {1, 2}
     assert inbox.empty()
+
+
+async def test_who_waits_no_more_is_not_kept() -> None:
+    inbox = ours.Inbox(asyncio.get_running_loop())
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(inbox.get(), 0.001)
+    assert inbox._waiting == []
+
+
+async def test_h5_a_handshake_with_a_body_is_refused() -> None:
+    app = Live()
+    async with served(app) as server, Peer(server.port, Content_Length="5") as peer:
+        assert peer.status == 400
+        await soon(lambda: not server.server_state.connections)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 FRAMES = "ferrule.streams.uvicorn:FrameProtocol"
+ABORTABLE = "ferrule.streams.uvicorn:HttpProtocol"
 
 
 def serve(*, host: str | None, port: int | None, workers: int | None, reload: bool) -> int:
@@ -86,15 +87,16 @@ async def _check_database(app: "Ferrule") -> None:
 def _config(settings: "Settings", *, reload: bool) -> "Config":
     from uvicorn import Config
 
+    http, websockets = _protocols()
     return Config(
         application.name(),
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
         reload=reload,
-        http="httptools",
+        http=http,
         loop="auto",
-        ws=_websockets(),
+        ws=websockets,
         ws_max_size=settings.streams.max_message,
         # A compressed frame costs each reader five times as much as all the rest together.
         ws_per_message_deflate=False,
@@ -110,8 +112,8 @@ def _config(settings: "Settings", *, reload: bool) -> "Config":
     )
 
 
-def _websockets() -> str:
-    """The protocol of WebSockets: ours, or uvicorn's own where ours does not stand on it."""
+def _protocols() -> tuple[str, str]:
+    """Those of HTTP and WebSockets: ours, or uvicorn's own where ours do not stand on them."""
     try:
         from ferrule.streams.uvicorn import unmet
 
@@ -119,14 +121,14 @@ def _websockets() -> str:
     except ImportError as error:
         reasons = [str(error)]
     if not reasons:
-        return FRAMES
+        return ABORTABLE, FRAMES
     log = structlog.get_logger("ferrule.server")
     log.warning(
         "WebSockets are served by uvicorn's own protocol, which is slower: this version of "
         "uvicorn or websockets is not known yet",
         reasons=reasons,
     )
-    return "auto"
+    return "httptools", "auto"
 
 
 def _bind(host: str, port: int) -> socket.socket:

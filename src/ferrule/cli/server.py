@@ -5,10 +5,12 @@ connections sent away while requests under way are finished → the application'
 """
 
 import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -34,6 +36,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("ferrule.server")
 
 class Server(UvicornServer):
     """Serves a Ferrule application, and drains it at the end."""
+
+    interrupted = False
+    """Whether somebody sits in front of it, who pressed Ctrl-C."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.interrupted = self.interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping")
@@ -98,7 +107,7 @@ class Server(UvicornServer):
         if self.config.should_reload:
             return
         try:
-            await app.drain()
+            await app.drain(0 if self.interrupted else None)
         except Exception as error:
             log.error("draining failed", exc_info=error)
 

@@ -287,11 +287,20 @@ class WriteSession(ReadSession):
 
         return await enqueue(self, job, data, **options)
 
-    def emit(self, stream: str, type: str, data: Any, *, by: "Actor | None" = None) -> None:
+    def emit(
+        self,
+        stream: str,
+        type: str,
+        data: Any,
+        *,
+        by: "Actor | None" = None,
+        about: UUID | None = None,
+    ) -> None:
         """Write an event into a stream, in this transaction: its readers get it once it commits.
 
         `stream` is named as its kind was declared by a module, `rooms/<id>`; of a personal kind,
-        `notifications/<user id>`. `data` is a Pydantic model, or JSON; `by` is who did it.
+        `notifications/<user id>`. `data` is a Pydantic model, or JSON; `by` is who did it; `about`
+        is the id of what it tells of, if that may have to be redacted.
 
         Raises `Invalid` for data of more than 48 KiB, `ConfigurationError` for a kind that no
         module declares.
@@ -299,7 +308,7 @@ class WriteSession(ReadSession):
         # The log stands on this file.
         from ferrule.streams.log import emitted
 
-        self._emitted.append(emitted(self.kit, stream, type, data, by))
+        self._emitted.append(emitted(self.kit, stream, type, data, by, about))
 
     async def rollback(self) -> None:
         self._waiting.clear()

@@ -162,6 +162,7 @@ class Edge:
                 seconds=time.perf_counter() - socket.started,
                 actor=str(scope.get("ferrule.actor", ANONYMOUS)),
                 client=scope["client"][0] if scope.get("client") else None,
+                failed=socket.failed,
             )
 
     def _refuse_handshake(self, scope: Scope, request_id: str) -> Response | None:

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
 
-from ferrule.errors import Error, FieldError
+from ferrule.errors import Error, FieldError, Invalid
 from ferrule.schemas import Schema
 
 log = structlog.get_logger("ferrule.http")
@@ -30,6 +30,14 @@ CODES = {
     500: "internal_error",
 }
 """Codes of the statuses that the framework answers by itself; `Error` classes carry their own."""
+
+TITLES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: Invalid.title,
+}
+"""Names of RFC 9110 that are others in older versions of Python."""
 
 DETAILS = {
     404: "There is nothing at this address.",
@@ -72,7 +80,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem+json response."""
-    standard = responses.get(status, "Error")
+    standard = TITLES.get(status) or responses.get(status, "Error")
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title or standard,
@@ -156,9 +164,9 @@ async def _handshake(
 
 def _invalid(connection: HTTPConnection, errors: Sequence[Any]) -> Response:
     return problem(
-        422,
+        Invalid.status,
         request_id=_request_id(connection),
-        code="validation_error",
+        code=Invalid.code,
         detail="The request has invalid fields.",
         errors=[_field(item) for item in errors],
     )

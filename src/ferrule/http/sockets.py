@@ -71,7 +71,7 @@ class Socket:
 
     __slots__ = (
         *("_muted", "_on_answer", "_receive", "_scope", "_send", "_stamp"),
-        *("code", "request_id", "started", "status"),
+        *("code", "failed", "request_id", "started", "status"),
     )
 
     def __init__(
@@ -91,6 +91,8 @@ class Socket:
         self.started = time.perf_counter()
         self.status = 0
         self.code: int | None = None
+        self.failed = False
+        """Whether it ended by a defect of ours, whatever its code says: peers have the same."""
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -118,10 +120,13 @@ class Socket:
     async def end(self) -> None:
         """See to what the application has left open by returning."""
         if not self.status:
+            self.failed = True
             await self.refuse(problem(500, request_id=self.request_id))
         elif self.status == 101:
             # The wire closes past ASGI, and says so here.
-            self.code = self.code or self._scope.get("ferrule.closed")
+            closed = self._scope.get("ferrule.closed")
+            self.failed = self.failed or closed == FAILED
+            self.code = self.code or closed
             await self.close(NORMAL)
 
     async def fail(self, error: Exception) -> None:
@@ -131,6 +136,7 @@ class Socket:
             if self.code is None:
                 self.code = error.code
             return
+        self.failed = True
         answer = await unexpected(HTTPConnection(self._scope), error)
         if not self.status:
             await self.refuse(answer)

@@ -132,14 +132,15 @@ def log_socket(
     seconds: float,
     actor: str,
     client: str | None,
+    failed: bool,
 ) -> None:
     """The one line of a WebSocket, once it has ended or was refused.
 
     `status` is what the handshake was answered with, 101 where it was open; `code` how it was
-    closed, None where nobody said.
+    closed, None where nobody said; `failed` whether by a defect of ours.
     """
     _sockets.log(
-        logging.ERROR if status == 500 or code == 1011 else logging.INFO,
+        logging.ERROR if failed else logging.INFO,
         "websocket",
         request_id=request_id,
         route=route,

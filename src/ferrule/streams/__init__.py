@@ -7,7 +7,7 @@ from ferrule.streams.channels import Channel
 from ferrule.streams.connection import Connection
 from ferrule.streams.connections import ConnectionManager, Connections, Counts
 from ferrule.streams.control import recheck, recheck_channel
-from ferrule.streams.log import drop, redact
+from ferrule.streams.log import drop, redact, redact_user
 
 __all__ = [
     "Channel",
@@ -19,4 +19,5 @@ __all__ = [
     "recheck",
     "recheck_channel",
     "redact",
+    "redact_user",
 ]

@@ -15,8 +15,19 @@ class Allowance:
 
     def spend(self) -> bool:
         """Take one; whether there was one."""
+        self._refill()
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether it is as it was at first."""
+        self._refill()
+        return self._left >= self._burst
+
+    def _refill(self) -> None:
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._refilled_at) * self._rate)
         self._refilled_at = now
-        self._left -= 1
-        return self._left >= 0

@@ -71,8 +71,9 @@ async def read_stream(
 
     await authorize(actor)
     if prefers_events(",".join(request.headers.getlist("accept"))):
-        place = last_event_id or query.since
-        since = Position.parse(place) if place else None
+        since = Position.parse(query.since) if query.since else None
+        if last_event_id:
+            since = Position.parse(last_event_id, ("header", "last-event-id"))
         stream = EventStream(
             kit[Hub], request, actor, target, authorize, stalled=kit[StreamsSettings].stalled
         )

@@ -4,8 +4,8 @@ import asyncio
 import json
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from pydantic_core import to_json as pydantic_json
@@ -27,6 +27,8 @@ DRAINING: Final = 4001
 EXPIRED: Final = 4005
 SLOW: Final = 4008
 NO_PONG: Final = 4012
+FINAL: Final = 4500
+"""From here on codes say: do not come back."""
 BAD_REQUEST: Final = 4501
 BAD_TOKEN: Final = 4502
 KICKED: Final = 4503
@@ -149,15 +151,33 @@ class Connection(Peer):
             self._attend(self._unread), name="ferrule-streams-attending"
         )
         try:
-            yield
-        except asyncio.CancelledError:
-            if not self._ended_owner or owner.uncancel():
-                raise
+            with self._ending(owner):
+                yield
         finally:
+            # From here on there is no block that could be ended.
+            self._owner = None
             if self._lingering is not None:
                 self._lingering.cancel()
             attending.cancel()
-            await asyncio.wait([attending])
+            # It may have been told to end while it was ending by itself.
+            with self._ending(owner):
+                await asyncio.wait([attending])
+            if not attending.done():
+                await asyncio.wait([attending])
+
+    @contextmanager
+    def _ending(self, owner: "asyncio.Task[Any]") -> Generator[None]:
+        """Let the cancellation by which `_end_owner` ends a block go no further."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_end(owner):
+                raise
+
+    def _is_end(self, owner: "asyncio.Task[Any]") -> bool:
+        """Whether a cancellation is that of `_end_owner`, and nobody else's, too."""
+        ours, self._ended_owner = self._ended_owner, False
+        return ours and not owner.uncancel()
 
     async def ended(self) -> None:
         """Wait until nothing of it runs any more."""
@@ -197,14 +217,15 @@ class Connection(Peer):
     def leave(self, room: str) -> None:
         self.manager.leave(self, room)
 
-    async def broadcast(self, room: str, data: Any) -> None:
-        """Send to all others in a room, on every node."""
+    def broadcast(self, room: str, data: Any) -> None:
+        """Send to all others in a room, on every node; without waiting."""
         self.manager.broadcast(room, data, but=self)
 
     async def receive(self) -> dict[str, Any]:
         """The next message of the client, a JSON object; `Closed` when there is none any more."""
         received = await self._next()
-        if received["type"] == "websocket.disconnect":
+        # Of whoever was sent away nothing is taken any more.
+        if self.code is not None or received["type"] == "websocket.disconnect":
             raise Closed(self.code or received.get("code", 1006))
         self._wire.heard_at = asyncio.get_running_loop().time()
         text = received.get("text")
@@ -285,7 +306,7 @@ class Connection(Peer):
             return await self._unread.get()
         except asyncio.CancelledError:
             owner = cast(asyncio.Task[Any], self._owner)
-            if self._unread is not None or not self._ended_owner or owner.uncancel():
+            if self._unread is not None or not self._is_end(owner):
                 raise
             return DISCONNECT
         finally:

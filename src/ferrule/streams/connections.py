@@ -41,6 +41,8 @@ SOON = 0.7
 """Seconds in which those who may have lost something are looked at."""
 AGAIN = 0.2
 """Seconds until the database is asked again after it did not answer."""
+TOGETHER = 0.2
+"""Seconds in which users who come and go are told of together."""
 BATCH = 100
 """Connections that are looked at without a pause in between."""
 GOING_AWAY = 1001
@@ -69,7 +71,7 @@ class ConnectionManager:
             async with manager.connect(websocket, actor) as connection:
                 connection.join(f"boards/{id}/cursors")
                 async for message in connection:
-                    await connection.broadcast(f"boards/{id}/cursors", message)
+                    connection.broadcast(f"boards/{id}/cursors", message)
 
     What is sent this way is not stored: who is not there does not get it. Rooms are names; that
     their members may be in them is the route's to decide.
@@ -86,6 +88,7 @@ class ConnectionManager:
         self._looking: dict[UUID, bool] = {}
         """Users who are looked at, and whether they have to be once more."""
         self._signals: dict[UUID | None, Allowance] = {}
+        self._comings: dict[tuple[str, str], bool] = {}
         self._addresses: Counter[str | None] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told_of_server = False
@@ -163,8 +166,6 @@ class ConnectionManager:
         if self._peers.pop(peer.id, None) is None:
             return
         _discard(self._users, peer.actor.id, peer.id)
-        if peer.actor.id not in self._users:
-            self._signals.pop(peer.actor.id, None)
         self._addresses[peer.address] -= 1
         if not self._addresses[peer.address]:
             del self._addresses[peer.address]
@@ -198,15 +199,27 @@ class ConnectionManager:
         """Count a signal: each goes to all in a room, so a user's connections share one rate."""
         allowance = self._signals.get(user_id)
         if allowance is None:
-            allowance = Allowance(self._settings.rate, self._settings.burst)
+            # Each goes to many: at once no more than in a second.
+            allowance = Allowance(self._settings.rate, max(1, int(self._settings.rate)))
             self._signals[user_id] = allowance
         return allowance.spend()
 
     def present_changed(self, room: str, who: str, joined: bool) -> None:
-        """Tell the room, in this process: each node finds out by itself."""
-        # Of a channel with presence, the stream has the channel's name.
-        message = encoded({"t": "join" if joined else "leave", "ch": room, "who": who})
-        self._broadcast(room, message)
+        """Tell the room soon, in this process: each node finds out by itself.
+
+        Who comes and goes before it is told has not been there, so that nobody makes much of it.
+        """
+        if not self._comings:
+            asyncio.get_running_loop().call_later(TOGETHER, self._tell_comings)
+        if self._comings.pop((room, who), None) is None:
+            self._comings[room, who] = joined
+
+    def _tell_comings(self) -> None:
+        comings, self._comings = self._comings, {}
+        for (room, who), joined in comings.items():
+            # Of a channel with presence, the stream has the channel's name.
+            message = encoded({"t": "join" if joined else "leave", "ch": room, "who": who})
+            self._broadcast(room, message)
 
     async def kick(self, user_id: UUID) -> None:
         """Close all connections of a user, on every node; they are told not to come back."""
@@ -369,6 +382,9 @@ class ConnectionManager:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK)
+            full = [user for user, signals in self._signals.items() if signals.full]
+            for user in full:
+                del self._signals[user]
             for number, peer in enumerate(list(self._peers.values())):
                 if number % BATCH == 0:
                     await asyncio.sleep(0)

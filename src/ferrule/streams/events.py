@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -59,6 +59,7 @@ class Emitted:
     data: str
     by: UUID | None
     at: datetime
+    about: UUID | None = None
 
     def text(self, channel: str, offset: int) -> bytes:
         """The event as a message of its channel."""
@@ -76,7 +77,7 @@ class Emitted:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Page:
     """Events after a place, with the head of their stream when they were read."""
 
@@ -86,9 +87,13 @@ class Page:
     rows: "Sequence[tuple[int, Emitted]]"
     more: bool = False
     """Whether the page ended because it was full."""
+    _events: list[Event] = field(default_factory=list[Event])
 
     def events(self, channel: str) -> list[Event]:
-        return [Event(offset, emitted.text(channel, offset)) for offset, emitted in self.rows]
+        """The same ones for all who share the page."""
+        if not self._events:
+            self._events = [Event(at, emitted.text(channel, at)) for at, emitted in self.rows]
+        return self._events
 
 
 def data_json(data: Any) -> str:

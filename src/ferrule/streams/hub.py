@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
 import structlog
@@ -84,7 +84,9 @@ class Hub:
 
     async def read(self, stream: str, after: int, limit: int) -> Page:
         """A page of a stream's log."""
-        async with self._reading, asyncio.timeout(DEADLINE), self._database.read() as session:
+        # What must be known within a second does not wait behind those who catch up.
+        turn = nullcontext() if stream in self._watched else self._reading
+        async with turn, asyncio.timeout(DEADLINE), self._database.read() as session:
             return await read_page(session, stream, after, limit)
 
     def committed(self, appended: Sequence[Appended]) -> None:

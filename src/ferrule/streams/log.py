@@ -1,8 +1,7 @@
 """The log: how events get their offsets, in the transaction of what they tell of, and are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
@@ -16,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -55,14 +55,17 @@ class Announcer(Protocol):
     def committed(self, appended: Sequence[Appended]) -> None: ...
 
 
-def emitted(kit: "Kit", stream: str, type: str, data: Any, by: "Actor | None") -> Emitted:
+def emitted(
+    kit: "Kit", stream: str, type: str, data: Any, by: "Actor | None", about: UUID | None
+) -> Emitted:
     """See `WriteSession.emit`."""
     kit[Channels].of(stream)
     if len(stream) > MAX_NAME or not 1 <= len(type) <= MAX_TYPE:
         raise ValueError(
             f"A stream's name has up to {MAX_NAME} characters, an event's type up to {MAX_TYPE}."
         )
-    return Emitted(stream, type, data_json(data), None if by is None else by.id, utcnow())
+    by_id = None if by is None else by.id
+    return Emitted(stream, type, data_json(data), by_id, utcnow(), about)
 
 
 async def append(session: "WriteSession", emitted: Sequence[Emitted]) -> list[Appended]:
@@ -103,6 +106,7 @@ async def append_alone(
         "event data": emitted.data,
         "event by": emitted.by,
         "event at": emitted.at,
+        "event about": emitted.about,
     }
     if dialect == "postgresql":
         row = rows[0][0] if rows else None
@@ -141,24 +145,37 @@ async def read_page(session: "ReadSession", stream: str, after: int, limit: int)
     return Page(head.epoch, head.top, head.floor, found, full)
 
 
-async def redact(session: "WriteSession", stream: str, id: UUID, since: datetime) -> int:
+async def redact(session: "WriteSession", stream: str, id: UUID) -> int:
     """Take the data out of the events of a stream that tell of this id; how many they were.
 
     For what must not be told any more: a message that was edited or deleted, an address. The events
-    keep their places; what is left of their data is `{"id": …, "redacted": true}`. Their data must
-    have had the id as `"id"`. It looks through the stream from the time `since` on.
+    keep their places; what is left of their data is `{"id": …, "redacted": true}`. They are those
+    that were emitted with `about=id`.
     """
+    left = {"id": str(id), "redacted": True}
+    return await _redact(session, stream, EVENTS.c.about == id, left)
+
+
+async def redact_user(
+    session: "WriteSession", stream: str, user_id: UUID, *, keep: Collection[str] = ()
+) -> int:
+    """The same for all events of a stream that a user has caused, or that have their id in them.
+
+    For whoever is deleted. Events of the types `keep` stay as they are; of the others' data
+    `{"redacted": true}` is left. It looks through the whole stream: do it in a job.
+    """
+    of_user = or_(EVENTS.c.by == user_id, EVENTS.c.data.contains(f'"{user_id}"'))
+    others = and_(EVENTS.c.type.not_in(keep), of_user)
+    return await _redact(session, stream, others, {"redacted": True})
+
+
+async def _redact(session: "WriteSession", stream: str, which: Any, left: Any) -> int:
     # First what an append locks, too, so that nobody waits for each other.
     head = select(STREAMS.c.id).where(STREAMS.c.name == stream).with_for_update()
     stream_id = await session.scalar(head)
-    told = and_(
-        EVENTS.c.stream_id == stream_id,
-        EVENTS.c.at >= since,
-        EVENTS.c.data.contains(f'"id":"{id}"'),
-        EVENTS.c.data.not_like('%"redacted":true}'),
-    )
-    left = data_json({"id": str(id), "redacted": True})
-    return (await session.execute(update(EVENTS).where(told).values(data=left))).rowcount
+    told = and_(EVENTS.c.stream_id == stream_id, which, EVENTS.c.data.not_like('%"redacted":true}'))
+    redacted = update(EVENTS).where(told).values(data=data_json(left))
+    return (await session.execute(redacted)).rowcount
 
 
 async def drop(session: "WriteSession", stream: str) -> None:
@@ -170,6 +187,13 @@ async def drop(session: "WriteSession", stream: str) -> None:
     id = await session.scalar(gone)
     if id is not None:
         await session.execute(delete(EVENTS).where(EVENTS.c.stream_id == id))
+
+
+async def drop_personal(session: "WriteSession", actor: "Actor", user_id: UUID) -> None:
+    """Remove all streams that are a user's own; the kit does it when they are deleted."""
+    for channel in session.kit[Channels]:
+        if channel.personal:
+            await drop(session, f"{channel.kind}/{user_id}")
 
 
 _PAGE = prebuilt(
@@ -218,6 +242,7 @@ def _row(stream_id: int, offset: int, event: Emitted) -> dict[str, Any]:
         "data": event.data,
         "by": event.by,
         "at": event.at,
+        "about": event.about,
     }
 
 
@@ -252,6 +277,7 @@ _VALUES = {
     "data": bindparam("event data", type_=Text()),
     "by": bindparam("event by", type_=UuidType()),
     "at": bindparam("event at", type_=UtcDateTime()),
+    "about": bindparam("event about", type_=UuidType()),
 }
 
 

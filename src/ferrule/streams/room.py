@@ -21,6 +21,8 @@ GAP = 0.03
 """Seconds that an event which came too early waits for those before it, until they are read."""
 MAX_AHEAD = 512
 """Events that came too early and are kept."""
+MAX_RECENT = 256
+"""Events that came while readers join, and are kept for them."""
 AGAIN = 0.5
 """Seconds until the log is asked again after it did not answer."""
 
@@ -163,7 +165,9 @@ class Reader:
         if self.last < asked:
             # It went back, and the page lacks what comes next.
             return []
-        return self._whole([e for e in self.room.events(page) if e.offset > self.last], page)
+        return self._whole(
+            [e for e in page.events(self.room.channel) if e.offset > self.last], page
+        )
 
     def _whole(self, events: list[Event], page: Page) -> list[Event]:
         """Those that follow one another; where rows were lost, nobody is left to believe it."""
@@ -197,6 +201,8 @@ class Room:
         self.live: dict[Reader, None] = {}
         self.joining: set[Reader] = set()
         self._ahead: dict[int, Event] = {}
+        self._recent: dict[int, Event] = {}
+        self._recent_epoch: str | None = None
         self.spawn = spawn
         self._read = read
         self._emptied = emptied
@@ -209,6 +215,8 @@ class Room:
         """Hand what was committed to those who are live, each event once and in order."""
         if events:
             self._spoken_of(epoch, events[-1].offset)
+            if self.joining:
+                self._remember(epoch, events)
             self.found(epoch, events)
             self._mend(GAP if epoch == self.epoch else 0.0)
 
@@ -235,6 +243,7 @@ class Room:
 
     def admit(self, reader: Reader) -> bool:
         """Whether a reader who has read the log to its end is live from now on."""
+        self._bring(reader)
         if self.top is None:
             epoch, top = self.seen
             if reader.epoch != epoch or reader.last < top:
@@ -247,13 +256,13 @@ class Room:
             return False
         elif reader.last < self.top:
             return False
-        self.joining.discard(reader)
+        self._joins_no_more(reader)
         self.live[reader] = None
         return True
 
     def leave(self, reader: Reader) -> None:
         """Forget a reader, by identity; the last one closes the room."""
-        self.joining.discard(reader)
+        self._joins_no_more(reader)
         self.live.pop(reader, None)
         if not self.live:
             self.top = None
@@ -267,9 +276,6 @@ class Room:
         for shared in self._pages.values():
             shared.task.cancel()
         self._emptied(self)
-
-    def events(self, page: Page) -> list[Event]:
-        return page.events(self.channel)
 
     async def page(self, epoch: str | None, after: int) -> Page:
         """A page of the log. Readers who stand at the same place share it.
@@ -300,6 +306,33 @@ class Room:
         """Return when those who are live were brought up to what is known to exist."""
         if self._mending is not None:
             await asyncio.wait([self._mending])
+
+    def _remember(self, epoch: str | None, events: Sequence[Event]) -> None:
+        """Keep what comes for those who join, as long as there are any."""
+        if epoch != self._recent_epoch:
+            self._recent.clear()
+            self._recent_epoch = epoch
+        for event in events:
+            self._recent[event.offset] = event
+        while len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
+
+    def _bring(self, reader: Reader) -> None:
+        """Hand a reader who joins what came while its page was on the way.
+
+        Where events come faster than pages, reading on would never reach the end.
+        """
+        if reader.epoch != self._recent_epoch:
+            return
+        while (event := self._recent.get(reader.last + 1)) is not None:
+            if not reader.sink.deliver(event, reader.epoch or ""):
+                return
+            reader.last = event.offset
+
+    def _joins_no_more(self, reader: Reader) -> None:
+        self.joining.discard(reader)
+        if not self.joining:
+            self._recent.clear()
 
     def _hand_over(self, event: Event) -> None:
         self.top = event.offset
@@ -333,7 +366,7 @@ class Room:
             page = await self.page(self.epoch, asked)
             if not self._continues(page, asked):
                 return self._start_over()
-            self.found(page.epoch, self.events(page))
+            self.found(page.epoch, page.events(self.channel))
             if self.top == asked and page.top > asked:
                 # Rows were lost: each reader is told so.
                 return self._start_over()

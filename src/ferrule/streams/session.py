@@ -1,5 +1,6 @@
 """The protocol of `/ws`: what a client says, and what it is answered (docs/reference/live.md)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeGuard
 
@@ -11,7 +12,14 @@ from starlette.requests import HTTPConnection
 from ferrule.actor import ANONYMOUS, identify
 from ferrule.db.database import Database
 from ferrule.db.types import to_json
-from ferrule.errors import Error, Forbidden, Invalid, TooManyRequests, Unauthenticated
+from ferrule.errors import (
+    Conflict,
+    Error,
+    Forbidden,
+    Invalid,
+    TooManyRequests,
+    Unauthenticated,
+)
 from ferrule.kit import Kit
 from ferrule.streams.channels import Channels, Target
 from ferrule.streams.connection import BAD_TOKEN, Connection
@@ -29,6 +37,7 @@ MAX_CHANNEL = 200
 MAX_KEY = 200
 MAX_SIGNAL = 4096
 """Bytes of a signal's data."""
+OVERTAKEN = "Another message about this channel came before this one was done."
 RETRY = frozenset({429, 503})
 """Statuses after which the same message may succeed later."""
 
@@ -41,6 +50,8 @@ class Subscription:
     def __init__(self, session: "Session", target: Target, id: Any) -> None:
         self.target = target
         self.reader: Reader | None = None
+        self.begins = True
+        """Whether it was not answered yet."""
         self._session = session
         self._connection = session.connection
         self._id = id
@@ -49,7 +60,13 @@ class Subscription:
         return self._connection.push(event.message)
 
     def begun(self, epoch: str | None, top: int) -> None:
+        self.begins = False
         self._session.answer(self._id, "ok", ch=self.target.name, epoch=epoch, offset=top)
+        self._session.entered(self)
+
+    def overtaken(self) -> None:
+        """Another message ended it before it began."""
+        self._session.refuse(self._id, self.target.name, Conflict(OVERTAKEN))
 
     def live(self, epoch: str | None, offset: int) -> None:
         self._session.say("live", ch=self.target.name, epoch=epoch, offset=offset)
@@ -122,15 +139,21 @@ class Session:
                 raise Invalid("There is no such message: see t.")
             await does(self, message)
         except Exception as error:
-            self._refuse(id, message, error)
+            self.refuse(id, message.get("ch"), error)
 
-    def _refuse(self, id: Any, message: dict[str, Any], error: Exception) -> None:
+    def refuse(self, id: Any, name: Any, error: Exception) -> None:
+        """Tell what has become of a message about a channel, or of a subscription."""
         code, detail, retry = _told(error)
         if code == "internal_error":
             log.error("a message failed", exc_info=error)
-        name = message.get("ch")
         about = {"ch": name} if _is_text(name) and len(name) <= MAX_CHANNEL else {}
         self.answer(id, "err", **about, code=code, detail=detail, retry=retry)
+
+    def entered(self, subscription: Subscription) -> None:
+        """Somebody is there from now on; who has asked is answered before that is told."""
+        target = subscription.target
+        if target.channel.presence:
+            self._presence.enter(target.stream, str(self.connection.actor.user_id))
 
     async def _sub(self, message: dict[str, Any]) -> None:
         name = _channel(message)
@@ -148,8 +171,6 @@ class Session:
         before = self._subscriptions.get(name)
         subscription = self._subscriptions[name] = Subscription(self, target, message.get("id"))
         self.connection.join(target.stream)
-        if target.channel.presence:
-            self._presence.enter(target.stream, str(self.connection.actor.user_id))
         if before is not None:
             await self._stop(before)
         # It may have been taken away meanwhile.
@@ -207,6 +228,8 @@ class Session:
             },
             but=self.connection,
         )
+        # One at a time: others have their turn before the next one.
+        await asyncio.sleep(0)
 
     async def _who(self, message: dict[str, Any]) -> None:
         subscription = self._subscribed(message)
@@ -260,7 +283,7 @@ class Session:
                     raise
                 if self._subscriptions.get(name) is subscription:
                     await self._end(name)
-                    self._refuse(None, {"ch": name}, error)
+                    self.refuse(None, name, error)
 
     async def _end(self, name: str) -> None:
         subscription = self._subscriptions.pop(name, None)
@@ -269,11 +292,13 @@ class Session:
             await self._stop(subscription)
 
     async def _stop(self, subscription: Subscription) -> None:
-        target = subscription.target
-        if target.channel.presence:
-            self._presence.leave(target.stream, str(self.connection.actor.user_id))
         if subscription.reader is not None:
             await subscription.reader.stop()
+        target = subscription.target
+        if subscription.begins:
+            subscription.overtaken()
+        elif target.channel.presence:
+            self._presence.leave(target.stream, str(self.connection.actor.user_id))
 
     def _subscribed(self, message: dict[str, Any]) -> Subscription:
         subscription = self._subscriptions.get(_channel(message))

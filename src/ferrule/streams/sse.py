@@ -1,10 +1,12 @@
 """Streams over HTTP: server-sent events, pages, and pages that are waited for."""
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from contextlib import aclosing
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -14,18 +16,20 @@ from ferrule.actor import Actor
 from ferrule.db.types import to_json
 from ferrule.errors import Unauthenticated
 from ferrule.streams.channels import Target
-from ferrule.streams.connection import DRAINING, EXPIRED, SLOW, Peer
+from ferrule.streams.connection import AWAY, DRAINING, EXPIRED, FINAL, SLOW, Peer
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.events import Event, Page
 from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 from ferrule.streams.room import Stopped
-from ferrule.streams.wire import ABORT
+from ferrule.streams.wire import ABORT, ABORTS
 
 SSE = "text/event-stream"
 HEARTBEAT = 15.0
 """Seconds between two comments, which keep the way open."""
-COMMENT = b":\n\n"
+RETRY = b"retry: 1000\n"
+COMMENT = b":\n"
+"""Both without the line that ends an event: some clients take that for an event without data."""
 MAX_WAITING = 1000
 """Chunks that wait for a client; beyond, its events are read from the log later."""
 MAX_BYTES = 262_144
@@ -50,9 +54,8 @@ class EventStream(Peer):
     ) -> None:
         super().__init__(actor, request.client.host if request.client else None)
         self.ended = False
-        self.answering: asyncio.Task[Any] | None = None
-        """The request, which has to be cancelled where its client takes nothing any more."""
-        self.cut = False
+        self.cut_off: Callable[[], object] | None = None
+        """Ends the answer, while there is one, though its client takes nothing any more."""
         self._stalled = stalled
         self._sending_since: float | None = None
         self._hub = hub
@@ -67,22 +70,28 @@ class EventStream(Peer):
         """What the client is sent, until it or the actor's right ends."""
         reader = self._hub.join(self._target.stream, self, since)
         try:
-            yield b"retry: 1000\n\n"
-            while not (self.ended and not self._chunks):
-                try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        await self._given.wait()
-                except TimeoutError:
-                    yield COMMENT
-                    continue
-                self._given.clear()
-                while self._chunks:
+            async with aclosing(self._waited_for()) as chunks:
+                async for chunk in chunks:
+                    # From here until the next is asked for it waits for the client.
                     self._sending_since = time.monotonic()
-                    yield self._take()
+                    yield chunk
                     self._sending_since = None
-                self._taken.set()
         finally:
             await reader.stop()
+
+    async def _waited_for(self) -> AsyncGenerator[bytes]:
+        yield RETRY
+        while not (self.ended and not self._chunks):
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    await self._given.wait()
+            except TimeoutError:
+                yield COMMENT
+                continue
+            self._given.clear()
+            while self._chunks:
+                yield self._take()
+            self._taken.set()
 
     def deliver(self, event: Event, epoch: str) -> bool:
         if self.ended or not self._roomy:
@@ -111,13 +120,17 @@ class EventStream(Peer):
 
     def end(self, code: int, reason: str = "") -> None:
         if code > DRAINING and not self.ended:
+            if code >= FINAL:
+                # What waits is not for them any more.
+                self._chunks.clear()
+                self._bytes = 0
             # An answer has no close code: the last message says it.
-            self.gone(code, 0)
+            self.gone(code, int(random.uniform(0, AWAY)))  # noqa: S311
         self.ended = True
         self._given.set()
         self._taken.set()
-        if self._sending_since is not None:
-            asyncio.get_running_loop().call_later(ABORT, self._cut_off)
+        if self.cut_off is not None:
+            asyncio.get_running_loop().call_later(ABORT, self._end_answer)
 
     def reads(self, stream: str) -> bool:
         return stream == self._target.stream
@@ -139,11 +152,9 @@ class EventStream(Peer):
         elif since is not None and time.monotonic() - since > self._stalled:
             self.end(SLOW)
 
-    def _cut_off(self) -> None:
-        """End the answer of a client that did not take the rest of it."""
-        if self._sending_since is not None and self.answering is not None:
-            self.cut = True
-            self.answering.cancel()
+    def _end_answer(self) -> None:
+        if self.cut_off is not None:
+            self.cut_off()
 
     @property
     def _roomy(self) -> bool:
@@ -186,14 +197,22 @@ class EventStreamResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._manager.enter(self._stream)
-        self._stream.answering = task = asyncio.current_task()
+        task = cast(asyncio.Task[Any], asyncio.current_task())
+        cancelled = False
+
+        def cancel() -> None:
+            nonlocal cancelled
+            cancelled = task.cancel()
+
+        # Where the server lets nobody end a connection, the answer is, which says as much.
+        self._stream.cut_off = scope.get("extensions", {}).get(ABORTS, cancel)
         try:
             await super().__call__(scope, receive, send)
         except asyncio.CancelledError:
-            if not self._stream.cut or task is None or task.uncancel():
+            if not cancelled or task.uncancel():
                 raise
         finally:
-            self._stream.answering = None
+            self._stream.cut_off = None
             self._manager.disconnect(self._stream)
             # A client that went while it was sent something leaves them where they were.
             await self._chunks.aclose()
@@ -206,6 +225,7 @@ class Waiting(Peer):
         self, hub: Hub, request: Request, actor: Actor, target: Target, authorize: Authorize
     ) -> None:
         super().__init__(actor, request.client.host if request.client else None)
+        self._request = request
         self._hub = hub
         self._stream = target.stream
         self._authorize = authorize
@@ -232,13 +252,22 @@ class Waiting(Peer):
 
     async def _wait(self, since: Position, seconds: float) -> None:
         reader = self._hub.join(self._stream, self, since)
+        left = asyncio.create_task(self._left(), name="ferrule-streams-waiting")
         try:
             async with asyncio.timeout(seconds):
                 await self._come.wait()
         except TimeoutError:
             pass
         finally:
+            left.cancel()
+            await asyncio.wait([left])
             await reader.stop()
+
+    async def _left(self) -> None:
+        """Wait no longer for a client that has gone."""
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._come.set()
 
     async def _read(self, since: Position, limit: int) -> tuple[Page, bool]:
         page = await self._hub.read(self._stream, since.offset, limit)

@@ -24,6 +24,13 @@ PARAMETER = "ticket"
 MAX_TICKET = 100
 
 
+class InvalidTicket(InvalidToken):
+    """A ticket was shown that is not ours, was used, is too old, or of a login that has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("The ticket is not valid: it opens one connection, soon. Get another.")
+
+
 async def issue(session: WriteSession, actor: Actor) -> tuple[str, int]:
     """A ticket for one connection of this actor, and the seconds that it is valid."""
     ttl = session.kit[StreamsSettings].ticket_ttl
@@ -57,19 +64,19 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
     if not shown:
         return None
     if len(shown) > 1 or len(shown[0]) > MAX_TICKET:
-        raise InvalidToken
+        raise InvalidTicket
     valid = (TICKETS.c.hash == _hash(shown[0]), TICKETS.c.expires_at > utcnow())
     async with kit[Database].read() as session:
         # Nobody writes who only guesses.
         known = await session.scalar(select(TICKETS.c.hash).where(*valid))
     if known is None:
-        raise InvalidToken
+        raise InvalidTicket
     taken = delete(TICKETS).where(*valid).returning(TICKETS)
     async with kit[Database].write() as session:
         # Whoever deletes the row has the ticket: of two, one.
         row = (await session.execute(taken)).one_or_none()
     if row is None:
-        raise InvalidToken
+        raise InvalidTicket
     expires = row.actor_expires_at
     actor = Actor(
         kind="user",
@@ -80,7 +87,7 @@ async def enter(connection: HTTPConnection, kit: Kit) -> Actor | None:
     )
     now = await renewed(actor, scope["ferrule.doors"], kit)
     if now is None or now.expired:
-        raise InvalidToken
+        raise InvalidTicket
     return now
 
 

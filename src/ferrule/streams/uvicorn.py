@@ -3,7 +3,8 @@
 It is uvicorn's for every route: who sends by ASGI notices nothing. Beyond that an application gets
 a `FrameWire`, a peer that does not read is aborted instead of waited for, what waits for the
 application and for the peer is bounded, and an idle connection holds little memory. `unmet` says
-whether uvicorn and websockets still are what this stands on.
+whether uvicorn and websockets still are what this stands on. Of HTTP a request has what aborts its
+connection, for event streams.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -21,7 +23,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
-from ferrule.streams.wire import ABORT, EXTENSION, FrameWire
+from ferrule.streams.wire import ABORT, ABORTS, EXTENSION, FrameWire
 
 SLICE = 4096
 """Bytes that are taken apart in one turn of the loop: of the smallest frames some milliseconds."""
@@ -35,12 +37,21 @@ PART = 1024
 """Bytes from which on a part is not counted: many clients send a message in parts of 4 KiB."""
 LIMIT = 4504
 """As in `connection`, which counts the messages."""
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 MAX_REASON = 123
 """Bytes of the reason in a close frame."""
 
 # Shared by all connections that are not paused: each event of its own takes most of a KiB.
 _writable = asyncio.Event()
 _writable.set()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP of uvicorn; the scope has under `extensions` how the connection is aborted."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast(Any, self.scope)["extensions"] = {ABORTS: self.transport.abort}
 
 
 class Inbox:
@@ -67,7 +78,12 @@ class Inbox:
         while not self._messages:
             waiting = self._loop.create_future()
             self._waiting.append(waiting)
-            await waiting
+            try:
+                await waiting
+            except asyncio.CancelledError:
+                if waiting in self._waiting:
+                    self._waiting.remove(waiting)
+                raise
         return self._messages.pop(0)
 
 
@@ -287,7 +303,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
         uvicorn leaves the answer where it is, and the connection open.
         """
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        # Of some, as of a body, it has nothing to say.
+        self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
         self.close_sent = self.handshake_complete = True
         self.transport.close()
         self._bound()
@@ -375,6 +392,8 @@ def unmet() -> list[str]:
 
 
 def _changed_methods() -> Iterator[str]:
+    if not hasattr(HttpToolsProtocol, "on_message_begin"):
+        yield "uvicorn's HttpToolsProtocol has no on_message_begin"
     for name, parameters in METHODS.items():
         method = getattr(WebSocketsSansIOProtocol, name, None)
         if method is None:

@@ -16,6 +16,8 @@ HIGH = 65_536
 """Bytes of them."""
 EXTENSION = "ferrule.wire"
 """Where the scope of a WebSocket has its wire, under `extensions`."""
+ABORTS = "ferrule.abort"
+"""Where the scope of a request has what ends its connection at once."""
 
 TEXT = 0x81
 PING = b"\x89\x00"

@@ -34,6 +34,7 @@ async def test_a_message_lives(actors: Actors, make: Make) -> None:
         "room_id": id_of(room),
         "seq": 1,
         "author_id": ann.user["id"],
+        "author_name": "ann",
         "key": "k1",
         "text": "Hello",
         "edited_at": None,
@@ -81,6 +82,7 @@ async def test_a_message_lives(actors: Actors, make: Make) -> None:
         ("key", "a\nb"),
         ("seq", 7),
         ("author_id", None),
+        ("author_name", "Bob"),
     ],
 )
 async def test_bounds(actors: Actors, make: Make, field: str, value: Any) -> None:

@@ -2,16 +2,15 @@
 
 import asyncio
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from httpx import AsyncClient
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from ferrule import Ferrule
 from ferrule.db import Database
-from ferrule.modules.auth import User
-from ferrule.modules.rooms import Room, RoomMember, RoomMessage, RoomsSettings
+from ferrule.modules.rooms import Room, RoomMember, RoomsSettings
 from ferrule.testing import ActorClient, Actors
 from tests.modules.rooms.conftest import ROOMS, Make, Say, id_of, member
 
@@ -51,6 +50,7 @@ async def test_a_room_lives(actors: Actors) -> None:
         "last_message_at": None,
         "role": "owner",
         "peer_id": None,
+        "peer_name": None,
         "read_seq": 0,
         "unread": 0,
         "revision": 1,
@@ -98,6 +98,8 @@ async def test_nobody_who_is_not_signed_in_passes(client: AsyncClient) -> None:
         ("name", "one\ntwo"),
         ("name", "\u202eevil"),
         ("name", "zero\u200bwidth"),
+        ("name", "\u3164"),
+        ("name", " \u00ad\u200d\ufe0f"),
         ("name", "\x00"),
         ("name", None),
         ("topic", "a" * 501),
@@ -192,7 +194,7 @@ async def test_which_rooms_are_listed(actors: Actors, make: Make) -> None:
 
     assert {room["name"] for room in await listed(bob)} == {"Shared 100%", None}
     (found,) = await listed(bob, kind="direct")
-    assert found == {**direct.json(), "peer_id": ann.user["id"]}
+    assert found == {**direct.json(), "peer_id": ann.user["id"], "peer_name": "ann"}
     assert [room["id"] for room in await listed(bob, kind="room")] == [id_of(shared)]
     assert [room["id"] for room in await listed(bob, search="0%")] == [id_of(shared)]
 
@@ -247,6 +249,7 @@ async def test_two_people_have_one_direct_room(app: Ferrule, actors: Actors) -> 
         "last_message_at": None,
         "role": "member",
         "peer_id": bob.user["id"],
+        "peer_name": "bob",
         "read_seq": 0,
         "unread": 0,
         "revision": 1,
@@ -254,7 +257,7 @@ async def test_two_people_have_one_direct_room(app: Ferrule, actors: Actors) -> 
         "updated_at": "",
     }
     theirs = await bob.post(f"{ROOMS}/direct", json={"user_id": ann.user["id"]})
-    assert theirs.json() == {**room, "peer_id": ann.user["id"]}
+    assert theirs.json() == {**room, "peer_id": ann.user["id"], "peer_name": "ann"}
     other = await ann.post(f"{ROOMS}/direct", json={"user_id": eve.user["id"]})
     assert other.json()["id"] != room["id"]
     assert await count(app, Room) == 2
@@ -316,27 +319,19 @@ async def test_nobody_is_in_more_rooms_than_the_setting_has(
     for refused in (
         await ann.post(ROOMS, json={"name": "More"}),
         await ann.post(f"{public}/join"),
-        await bob.post(f"{public}/members", json={"user_id": ann.user["id"]}),
-        await bob.post(f"{ROOMS}/direct", json={"user_id": ann.user["id"]}),
+        await ann.post(f"{ROOMS}/direct", json={"user_id": bob.user["id"]}),
     ):
         assert (refused.status_code, refused.json()["code"]) == (409, "too_many_rooms")
     assert await count(app, Room) == 4
     assert len(await listed(ann)) == 3
 
 
-async def test_what_goes_with_its_user(app: Ferrule, actors: Actors, make: Make, say: Say) -> None:
-    ann, bob = await actors("ann"), await actors("bob")
-    room = await make(ann, bob)
-    direct = await ann.post(f"{ROOMS}/direct", json={"user_id": bob.user["id"]})
-    await say(bob, room, "Hello")
-    await say(ann, room, "Hello")
-    async with app.kit[Database].write() as session:
-        await session.execute(delete(User).where(User.id == UUID(bob.user["id"])))
-    assert (await ann.get(f"{ROOMS}/{direct.json()['id']}")).status_code == 404
-    assert (await ann.get(room)).json()["members"] == 1
-    page = (await ann.get(f"{room}/messages")).json()
-    assert [message["seq"] for message in page["items"]] == [2]
-    assert (await say(ann, room, "Bob?"))["seq"] == 3
-    # What is written there goes with a room.
-    assert (await ann.delete(room)).status_code == 204
-    assert [await count(app, model) for model in (Room, RoomMember, RoomMessage)] == [0, 0, 0]
+async def test_nobody_uses_up_the_rooms_of_others(app: Ferrule, actors: Actors, make: Make) -> None:
+    ann, bob, cid = await actors("ann"), await actors("bob"), await actors("cid")
+    limited(app, max_rooms=2)
+    for _ in "12":
+        await make(bob, ann)
+    assert (await cid.post(f"{ROOMS}/direct", json={"user_id": ann.user["id"]})).status_code == 200
+    assert len(await listed(ann)) == 3
+    for status in (201, 201, 409):
+        assert (await ann.post(ROOMS, json={"name": "Mine"})).status_code == status

@@ -13,6 +13,7 @@ from ferrule.db import ReadSession, WriteSession
 from ferrule.errors import Invalid
 from ferrule.http.etag import ANY_REVISION, IfMatch
 from ferrule.kit import Kit
+from ferrule.module import Departures
 from ferrule.modules.auth.errors import EmailTaken, LastAdministrator
 from ferrule.modules.auth.logins import end_logins, may_sign_in
 from ferrule.modules.auth.models import User
@@ -51,6 +52,14 @@ class Users(Resource[User]):
             raise EmailTaken
         if row is not None:
             await _keep_an_administrator(session, row, after)
+
+    async def delete(
+        self, session: WriteSession, actor: Actor, id: UUID, if_match: IfMatch = ANY_REVISION
+    ) -> None:
+        """Delete the account, and what modules have of it."""
+        # Before the account is locked: who changes what it has locks that before the account.
+        await session.kit[Departures].run(session, actor, id)
+        await super().delete(session, actor, id, if_match)
 
     async def react(self, session: WriteSession, actor: Actor, action: Action, row: User) -> None:
         forget(session, row.id)

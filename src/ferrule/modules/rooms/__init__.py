@@ -3,6 +3,7 @@
 from ferrule import Module
 from ferrule.modules.rooms.api import router
 from ferrule.modules.rooms.channels import CHANNELS
+from ferrule.modules.rooms.departure import leave_all, redact_rooms
 from ferrule.modules.rooms.models import Room, RoomMember, RoomMessage
 from ferrule.modules.rooms.settings import RoomsSettings
 
@@ -15,4 +16,6 @@ module = Module(
     models=(Room, RoomMember, RoomMessage),
     settings=RoomsSettings,
     channels=CHANNELS,
+    jobs=(redact_rooms,),
+    on_user_deleted=leave_all,
 )

@@ -2,7 +2,8 @@
 
 A room's events carry what the API answers: `message`, `message.edited` and `message.deleted` a
 message, `room.updated` a room without what concerns its reader alone, `member.joined` and
-`member.updated` a member, `member.left` and `room.deleted` ids, `read` how far somebody has read.
+`member.updated` a member, `member.left` ids, `read` how far somebody has read. With a room its
+stream ends: who reads it is told that it is not there.
 `memberships` tells somebody that they have `joined` a room, with the room as they see it, or
 `left` it, on their own account or not.
 """

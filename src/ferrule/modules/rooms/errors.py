@@ -49,7 +49,7 @@ class TooManyRooms(Conflict):
     code = "too_many_rooms"
 
     def __init__(self) -> None:
-        super().__init__("They are in as many rooms as somebody may be.")
+        super().__init__("You are in as many rooms as one may make or join: leave one.")
 
 
 class MessageDeleted(Conflict):

@@ -36,7 +36,6 @@ from ferrule.modules.rooms.schemas import (
     MemberPatch,
     MemberResponse,
     MembersQuery,
-    RoomDeleted,
     RoomResponse,
 )
 from ferrule.modules.rooms.settings import RoomsSettings
@@ -102,7 +101,7 @@ async def change_role(
     before, role = member.role, changes(data).get("role", member.role)
     if role == before:
         return member
-    if before == OWNER and not await _others(session, member, RoomMember.role == OWNER):
+    if before == OWNER and not await others(session, member, RoomMember.role == OWNER):
         raise LastOwner
     member.role = role
     await session.flush()
@@ -127,18 +126,14 @@ async def remove_member(
     """
     standing, member = await _to_remove(session, actor, id, user_id)
     if_match.check(member.revision)
-    if standing.room.kind == "direct":
-        raise DirectRoom
-    if not await _others(session, member):
+    if not await others(session, member):
         await close(session, actor, standing.room)
         return
-    if member.role == OWNER and not await _others(session, member, RoomMember.role == OWNER):
+    if standing.room.kind == "direct":
+        raise DirectRoom
+    if member.role == OWNER and not await others(session, member, RoomMember.role == OWNER):
         raise LastOwner
-    await session.delete(member)
-    await session.flush()
-    left = MemberLeft(room_id=id, user_id=user_id)
-    session.emit(f"rooms/{id}", "member.left", left, by=actor)
-    _tell_left(session, actor, left)
+    _tell_left(session, actor, await take_out(session, actor, member))
 
 
 async def admit(
@@ -146,16 +141,24 @@ async def admit(
 ) -> RoomResponse:
     """Make a user a member, and tell them and the room; the room as they see it.
 
-    Both must be locked. Raises `RoomFull` and `TooManyRooms`.
+    Both must be locked. Raises `RoomFull`, and `TooManyRooms` for who comes by themselves.
     """
     settings = session.kit[RoomsSettings]
+    added = user.id != actor.id
     if await _count(session, RoomMember.room_id == room.id) >= settings.max_members:
         raise RoomFull
-    if await _count(session, RoomMember.user_id == user.id) >= settings.max_rooms:
-        raise TooManyRooms
-    # What was written before they came is not unread.
+    if not added:
+        own = (RoomMember.user_id == user.id, RoomMember.added.is_(False))
+        if await _count(session, *own) >= settings.max_rooms:
+            raise TooManyRooms
     member = RoomMember(
-        room_id=room.id, user_id=user.id, user=user, role=role, read_seq=room.last_seq
+        room_id=room.id,
+        user_id=user.id,
+        user=user,
+        role=role,
+        added=added,
+        # What was written before they came is not unread.
+        read_seq=room.last_seq,
     )
     session.add(member)
     await session.flush()
@@ -170,15 +173,27 @@ async def close(session: WriteSession, actor: Actor, room: Room) -> None:
     """Delete a locked room, and tell all who were in it."""
     members = select(RoomMember.user_id).where(RoomMember.room_id == room.id)
     left = (await session.execute(members)).scalars().all()
+    await erase(session, room)
+    for user_id in left:
+        _tell_left(session, actor, MemberLeft(room_id=room.id, user_id=user_id))
+
+
+async def erase(session: WriteSession, room: Room) -> None:
+    """Delete a locked room with all that was said there; whoever reads it is sent out."""
     stream = f"rooms/{room.id}"
     await session.delete(room)
     await session.flush()
-    # What was said in it goes with it.
     await drop(session, stream)
-    session.emit(stream, "room.deleted", RoomDeleted(id=room.id), by=actor)
     recheck_channel(session, stream)
-    for user_id in left:
-        _tell_left(session, actor, MemberLeft(room_id=room.id, user_id=user_id))
+
+
+async def take_out(session: WriteSession, actor: Actor, member: RoomMember) -> MemberLeft:
+    """End a membership of a locked room, and tell the room."""
+    left = MemberLeft(room_id=member.room_id, user_id=member.user_id)
+    await session.delete(member)
+    await session.flush()
+    session.emit(f"rooms/{left.room_id}", "member.left", left, by=actor)
+    return left
 
 
 async def lock_users(session: WriteSession, *ids: UUID) -> Sequence[User]:
@@ -221,14 +236,14 @@ async def _find(session: ReadSession, id: UUID, user_id: UUID) -> RoomMember:
     return member
 
 
-async def _others(session: ReadSession, member: RoomMember, *which: ColumnElement[bool]) -> bool:
+async def others(session: ReadSession, member: RoomMember, *which: ColumnElement[bool]) -> bool:
     """Whether the room has other members."""
     others = (RoomMember.room_id == member.room_id, RoomMember.id != member.id, *which)
     return await session.scalar(select(RoomMember.id).where(*others).limit(1)) is not None
 
 
-async def _count(session: ReadSession, which: ColumnElement[bool]) -> int:
-    return await session.scalar(select(func.count()).select_from(RoomMember).where(which))
+async def _count(session: ReadSession, *which: ColumnElement[bool]) -> int:
+    return await session.scalar(select(func.count()).select_from(RoomMember).where(*which))
 
 
 def _is(id: UUID, user_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -1,16 +1,18 @@
 """Writing, reading, changing and deleting messages; how far one has read."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import BigInteger, String, Text, Uuid, bindparam, exists, literal, select, update
+from sqlalchemy.orm import joinedload
 
 from ferrule.actor import Actor
 from ferrule.db import ReadSession, UtcDateTime, WriteSession, utcnow, uuid7
 from ferrule.db.listing import Listing, Order, Ordering, page
 from ferrule.errors import Forbidden, NotFound, Unavailable
 from ferrule.http.etag import ANY_REVISION, IfMatch
+from ferrule.modules.auth import User
 from ferrule.modules.rooms.access import MEMBER, Standing, check_visible, enter
 from ferrule.modules.rooms.errors import MessageDeleted, NotAMember
 from ferrule.modules.rooms.models import Room, RoomMember, RoomMessage
@@ -30,6 +32,7 @@ from ferrule.streams import redact
 
 ROOMS: Any = Room.__table__
 MESSAGES: Any = RoomMessage.__table__
+_MESSAGES = select(RoomMessage).options(joinedload(RoomMessage.author))
 
 
 async def list_messages(
@@ -37,7 +40,7 @@ async def list_messages(
 ) -> Listing[RoomMessage]:
     """One page of the history, the newest first; above a number the oldest first."""
     await check_visible(session, actor, id)
-    statement = select(RoomMessage).where(RoomMessage.room_id == id)
+    statement = _MESSAGES.where(RoomMessage.room_id == id)
     if query.before is not None:
         statement = statement.where(RoomMessage.seq < query.before)
     if query.after is not None:
@@ -64,22 +67,41 @@ async def post(
     What the actor posted with this key before is answered instead. A message's number is taken in
     its transaction, while no other has one: messages are numbered as they are committed.
     """
+    message = await _write(session, actor, id, data)
+    if message is None:
+        # It was posted before, or the actor is no member, or became one a moment ago.
+        posted = await _posted(session, actor, id, data.key)
+        message = posted or await _write(session, actor, id, data)
+        if message is None:
+            raise Unavailable
+        if posted is not None:
+            return posted
+    session.emit(f"rooms/{id}", "message", message, by=actor, about=message.id)
+    return message
+
+
+async def _write(
+    session: WriteSession, actor: Actor, id: UUID, data: MessageCreate
+) -> MessageResponse | None:
+    """The new message; None if the actor is no member, or has posted with this key before."""
     now = utcnow()
     asked = {"room": id, "author": actor.user_id, "new key": data.key, "now": now}
-    seq = await session.scalar(_NEXT, asked)
-    if seq is None:
-        return await _posted(session, actor, id, data.key)
+    next = (await session.execute(_NEXT, asked)).one_or_none()
+    if next is None:
+        return None
+    seq, name = next
     new = {"new id": uuid7(), "new seq": seq, "new text": data.text}
     new_id = await session.scalar(_insert(session.dialect), asked | new)
     if new_id is None:
         # While the lock was waited for it was posted, or the actor was removed.
         await session.execute(_GIVE_BACK, {"room": id})
-        return await _posted(session, actor, id, data.key)
-    message = MessageResponse(
+        return None
+    return MessageResponse(
         id=new_id,
         room_id=id,
         seq=seq,
         author_id=actor.user_id,
+        author_name=name,
         key=data.key,
         text=data.text,
         edited_at=None,
@@ -88,8 +110,6 @@ async def post(
         created_at=now,
         updated_at=now,
     )
-    session.emit(f"rooms/{id}", "message", message, by=actor)
-    return message
 
 
 async def edit(
@@ -163,27 +183,24 @@ async def _locked(
     standing = await enter(session, actor, id)
     if standing.me is None:
         raise NotAMember
-    message = await session.scalar(_message(id, message_id).with_for_update())
+    message = await session.scalar(_message(id, message_id).with_for_update(of=RoomMessage))
     return standing, message or _no_message()
 
 
 async def _posted(
     session: WriteSession, actor: Actor, id: UUID, key: str | None
-) -> MessageResponse:
-    """What the actor posted with this key, or the reason why nothing can be posted."""
+) -> MessageResponse | None:
+    """What the actor posted with this key; `NotAMember`. From here on the room is locked."""
     if (await enter(session, actor, id)).me is None:
         raise NotAMember
     message = await session.scalar(
-        select(RoomMessage).where(
+        _MESSAGES.where(
             RoomMessage.room_id == id,
             RoomMessage.author_id == actor.user_id,
             RoomMessage.key == key,
         )
     )
-    if message is None:
-        # They became a member a moment ago.
-        raise Unavailable
-    return MessageResponse.model_validate(message)
+    return None if message is None else MessageResponse.model_validate(message)
 
 
 async def _tell(session: WriteSession, actor: Actor, type: str, message: RoomMessage) -> None:
@@ -191,12 +208,12 @@ async def _tell(session: WriteSession, actor: Actor, type: str, message: RoomMes
     told = MessageResponse.model_validate(message)
     stream = f"rooms/{message.room_id}"
     # What it said before is not to be read by those who come later.
-    await redact(session, stream, message.id, message.created_at)
-    session.emit(stream, type, told, by=actor)
+    await redact(session, stream, message.id)
+    session.emit(stream, type, told, by=actor, about=message.id)
 
 
 def _message(id: UUID, message_id: UUID) -> Any:
-    return select(RoomMessage).where(RoomMessage.room_id == id, RoomMessage.id == message_id)
+    return _MESSAGES.where(RoomMessage.room_id == id, RoomMessage.id == message_id)
 
 
 def _no_message() -> Any:
@@ -210,12 +227,14 @@ _is_member = exists().where(RoomMember.room_id == _room, RoomMember.user_id == _
 _is_posted = exists().where(
     MESSAGES.c.author_id == _author, MESSAGES.c.room_id == _room, MESSAGES.c.key == _key
 )
+_name = select(User.name).where(User.id == _author).scalar_subquery()
 # Neither is a change of the room, whose times and revision stay.
-_NEXT = (
+_NEXT = cast(
+    Any,
     update(ROOMS)
     .where(ROOMS.c.id == _room, _is_member, ~_is_posted)
     .values(last_seq=ROOMS.c.last_seq + 1, active_at=_now, updated_at=ROOMS.c.updated_at)
-    .returning(ROOMS.c.last_seq)
+    .returning(ROOMS.c.last_seq, _name),
 )
 _GIVE_BACK = (
     update(ROOMS)

@@ -13,6 +13,8 @@ from ferrule.modules.auth import User
 class Room(Base):
     """A room; of kind `direct` the only one of two people, `low_id` being the smaller id.
 
+    Who has no account any more is null there.
+
     `last_seq` is the number of its newest message, `active_at` when that was written, or else when
     the room was made. Neither raises the revision.
     """
@@ -25,10 +27,10 @@ class Room(Base):
     kind: Mapped[str] = mapped_column(String(10), default="room")
     private: Mapped[bool] = mapped_column(default=True)
     low_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), default=None
+        ForeignKey("users.id", ondelete="SET NULL"), default=None
     )
     high_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), default=None, index=True
+        ForeignKey("users.id", ondelete="SET NULL"), default=None, index=True
     )
     # Not indexed, so that PostgreSQL need not touch an index for each message.
     last_seq: Mapped[int] = mapped_column(default=0)
@@ -44,6 +46,8 @@ class RoomMember(Base):
     room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"))
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     role: Mapped[str] = mapped_column(String(10))
+    added: Mapped[bool]
+    """By somebody else: nobody's own number of rooms is used up by others."""
     read_seq: Mapped[int] = mapped_column(default=0)
 
     user: Mapped[User] = relationship(User, lazy="raise")
@@ -61,6 +65,7 @@ class RoomMessage(Base):
     """A message, numbered within its room. A deleted one keeps its place, without its text.
 
     `key` is the author's own name for it: what is posted twice with the same key is one message.
+    The author is null once their account is deleted.
     """
 
     __tablename__ = "room_messages"
@@ -71,11 +76,18 @@ class RoomMessage(Base):
 
     room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"))
     seq: Mapped[int]
-    author_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    author_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     key: Mapped[str | None] = mapped_column(String(200), default=None)
     text: Mapped[str | None] = mapped_column(Text)
     edited_at: Mapped[datetime | None] = mapped_column(default=None)
     deleted_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    author: Mapped[User | None] = relationship(User, lazy="raise")
+
+    @property
+    def author_name(self) -> str | None:
+        """The author's name; `author` must be loaded."""
+        return None if self.author is None else self.author.name
 
     @property
     def deleted(self) -> bool:

@@ -18,7 +18,12 @@ MAX_SEQ = 2**53
 # Control characters, and what turns or hides text around it (I4): others are shown it.
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
 _LINE = rf"^[^{_CONTROL}]*$"
-_NAMED = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
+# What is seen as nothing, and may stand beside what is seen.
+_BLANK = (
+    r"\s\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u2800\u3164"
+    r"\ufe00-\ufe0f\uffa0"
+)
+_NAMED = rf"^[^{_CONTROL}]*[^{_BLANK}{_CONTROL}][^{_CONTROL}]*$"
 _WRITTEN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 
 Role = Literal["owner", "admin", "member"]
@@ -66,7 +71,10 @@ class RoomResponse(RoomTold):
     """A room as the actor sees it; `role` is null for those who are no members."""
 
     role: Role | None
-    peer_id: UUID | None = Field(description="The other one of a direct room.")
+    peer_id: UUID | None = Field(
+        description="The other one of a direct room; null once their account is deleted."
+    )
+    peer_name: str | None
     read_seq: int = Field(description="Number of the last message that you read.")
     unread: int = Field(
         description=f"How many of the last {MAX_UNREAD} messages are not yours, and not read."
@@ -75,12 +83,6 @@ class RoomResponse(RoomTold):
     def told(self) -> RoomTold:
         """The room without what concerns its reader alone."""
         return RoomTold(**self.model_dump(include=set(RoomTold.model_fields)))
-
-
-class RoomDeleted(Schema):
-    """Which room is gone, as events tell."""
-
-    id: UUID
 
 
 class RoomsQuery(
@@ -128,6 +130,19 @@ class MemberLeft(Schema):
     user_id: UUID
 
 
+class MessagesDeleted(Schema):
+    """Whose messages have lost their text with their account, as events tell."""
+
+    author_id: UUID
+
+
+class Redaction(Schema):
+    """Of whom nothing is to be read any more in the streams of rooms."""
+
+    user_id: UUID
+    room_ids: list[UUID]
+
+
 class MessageFields(Schema):
     text: Text
 
@@ -149,7 +164,8 @@ class MessageResponse(Stored):
 
     room_id: UUID
     seq: int = Field(description="Its number in the room, from 1.")
-    author_id: UUID
+    author_id: UUID | None = Field(description="Null once their account is deleted.")
+    author_name: str | None = Field(description="The author's name; in events that of then.")
     key: str | None
     text: str | None
     edited_at: datetime | None

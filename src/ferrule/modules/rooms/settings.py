@@ -12,5 +12,9 @@ class RoomsSettings(SettingsGroup):
         default=1000, ge=2, le=100_000, description="Members that a room has at most."
     )
     max_rooms: int = Field(
-        default=1000, ge=1, le=100_000, description="Rooms that somebody is in at most."
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Rooms that somebody makes, joins or opens "
+        "at most; those to which others add them do not count.",
     )

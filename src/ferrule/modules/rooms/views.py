@@ -7,12 +7,15 @@ from sqlalchemy import Uuid, and_, bindparam, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from ferrule.db import ReadSession
+from ferrule.modules.auth import User
 from ferrule.modules.rooms.access import no_room
 from ferrule.modules.rooms.models import Room, RoomMember, RoomMessage
 from ferrule.modules.rooms.schemas import MAX_UNREAD, RoomResponse
 
 _viewer = bindparam("viewer", type_=Uuid())
 _mine = aliased(RoomMember)
+_peer_id = case((Room.low_id == _viewer, Room.high_id), else_=Room.low_id)
+_peer = aliased(User)
 _members = select(func.count()).where(RoomMember.room_id == Room.id).scalar_subquery()
 # For those who are no members nothing is above the mark, which is null.
 _unread = (
@@ -39,12 +42,14 @@ _VIEWS = (
         Room.created_at,
         Room.updated_at,
         _mine.role,
-        case((Room.low_id == _viewer, Room.high_id), else_=Room.low_id).label("peer_id"),
+        _peer_id.label("peer_id"),
+        _peer.name.label("peer_name"),
         func.coalesce(_mine.read_seq, 0).label("read_seq"),
         _members.label("members"),
         _unread.label("unread"),
     )
     .outerjoin(_mine, and_(_mine.room_id == Room.id, _mine.user_id == _viewer))
+    .outerjoin(_peer, _peer.id == _peer_id)
     .where(or_(Room.private.is_(False), _mine.id.is_not(None)))
 )
 

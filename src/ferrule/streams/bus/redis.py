@@ -16,8 +16,8 @@ from ferrule.streams.bus.inbox import Inbox
 from ferrule.streams.bus.link import Link, end
 from ferrule.streams.bus.outbox import Batch, Outbox
 
-KEPT = 10_000
-"""Batches that the stream keeps, about: who was away for longer has missed some."""
+KEPT = 2000
+"""Batches of up to 32 KiB, mostly, that the stream keeps, about: the log has what was missed."""
 AT_ONCE = 50
 """Batches that are read at once."""
 BLOCK = 1.0

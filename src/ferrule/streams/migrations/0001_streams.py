@@ -33,7 +33,15 @@ def upgrade() -> None:
         sa.Column("data", sa.Text(), nullable=False),
         sa.Column("by", sa.Uuid(), nullable=True),
         sa.Column("at", types.UtcDateTime(), nullable=False),
+        sa.Column("about", sa.Uuid(), nullable=True),
         sa.PrimaryKeyConstraint("stream_id", "offset", name=op.f("pk_stream_events")),
+    )
+    op.create_index(
+        "ix_stream_events_about",
+        "stream_events",
+        ["stream_id", "about"],
+        sqlite_where=sa.text("about IS NOT NULL"),
+        postgresql_where=sa.text("about IS NOT NULL"),
     )
     op.create_table(
         "stream_tickets",

@@ -27,10 +27,10 @@ def upgrade() -> None:
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
         sa.Column("updated_at", types.UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["low_id"], ["users.id"], name=op.f("fk_rooms_low_id"), ondelete="CASCADE"
+            ["low_id"], ["users.id"], name=op.f("fk_rooms_low_id"), ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
-            ["high_id"], ["users.id"], name=op.f("fk_rooms_high_id"), ondelete="CASCADE"
+            ["high_id"], ["users.id"], name=op.f("fk_rooms_high_id"), ondelete="SET NULL"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rooms")),
         sa.UniqueConstraint("low_id", "high_id", name=op.f("uq_rooms_low_id_high_id")),
@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("room_id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("role", sa.String(length=10), nullable=False),
+        sa.Column("added", sa.Boolean(), nullable=False),
         sa.Column("read_seq", sa.BigInteger(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("created_at", types.UtcDateTime(), nullable=False),
@@ -61,7 +62,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("room_id", sa.Uuid(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
-        sa.Column("author_id", sa.Uuid(), nullable=False),
+        sa.Column("author_id", sa.Uuid(), nullable=True),
         sa.Column("key", sa.String(length=200), nullable=True),
         sa.Column("text", sa.Text(), nullable=True),
         sa.Column("edited_at", types.UtcDateTime(), nullable=True),
@@ -73,7 +74,10 @@ def upgrade() -> None:
             ["room_id"], ["rooms.id"], name=op.f("fk_room_messages_room_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["author_id"], ["users.id"], name=op.f("fk_room_messages_author_id"), ondelete="CASCADE"
+            ["author_id"],
+            ["users.id"],
+            name=op.f("fk_room_messages_author_id"),
+            ondelete="SET NULL",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_room_messages")),
         sa.UniqueConstraint("room_id", "seq", name=op.f("uq_room_messages_room_id_seq")),
