@@ -11,8 +11,9 @@ from sqlalchemy import update
 from ferrule import Ferrule, Unavailable
 from ferrule.db import Database
 from ferrule.streams import connections
-from ferrule.streams.connections import ConnectionManager
+from ferrule.streams.connections import TOGETHER, ConnectionManager
 from ferrule.streams.log import STREAMS
+from ferrule.streams.presence import Presence
 from ferrule.testing import ActorClient, Actors, Disconnected, TestSocket
 from tests.streams.boards import (
     Boards,
@@ -483,14 +484,22 @@ async def test_who_is_there(app: Ferrule, actors: Actors, boards: Boards) -> Non
         assert await until(anns, "leave") == {**joined, "t": "leave"}
 
 
-async def test_subscribing_again_is_no_coming_and_going(actors: Actors, boards: Boards) -> None:
+async def test_subscribing_again_is_no_coming_and_going(
+    app: Ferrule, actors: Actors, boards: Boards
+) -> None:
     ann, bob = await actors("ann"), await actors("bob")
     board = boards.new(ann, bob)
     async with ann.socket() as anns, bob.socket() as bobs:
         await subscribe(bobs, board)
         await subscribe(anns, board)
+        for who in (ann, bob):
+            assert who.user["id"] in app.kit[Presence].present(board)
+        await asyncio.sleep(2 * TOGETHER)
         await silent(anns)
+        changes: list[bool] = []
+        app.kit[Presence].on_change(lambda channel, who, joined: changes.append(joined))
         await subscribe(bobs, board, "0")
+        assert changes == []
         assert await silent(anns) == []
 
 

@@ -52,6 +52,8 @@ class Subscription:
         self.reader: Reader | None = None
         self.begins = True
         """Whether it was not answered yet."""
+        self.present = False
+        """Whether its user counts as present by it."""
         self._session = session
         self._connection = session.connection
         self._id = id
@@ -152,7 +154,8 @@ class Session:
     def entered(self, subscription: Subscription) -> None:
         """Somebody is there from now on; who has asked is answered before that is told."""
         target = subscription.target
-        if target.channel.presence:
+        if target.channel.presence and not subscription.present:
+            subscription.present = True
             self._presence.enter(target.stream, str(self.connection.actor.user_id))
 
     async def _sub(self, message: dict[str, Any]) -> None:
@@ -172,6 +175,8 @@ class Session:
         subscription = self._subscriptions[name] = Subscription(self, target, message.get("id"))
         self.connection.join(target.stream)
         if before is not None:
+            # Nobody comes or goes by it.
+            subscription.present, before.present = before.present, False
             await self._stop(before)
         # It may have been taken away meanwhile.
         if self._subscriptions.get(name) is subscription:
@@ -294,11 +299,11 @@ class Session:
     async def _stop(self, subscription: Subscription) -> None:
         if subscription.reader is not None:
             await subscription.reader.stop()
-        target = subscription.target
         if subscription.begins:
             subscription.overtaken()
-        elif target.channel.presence:
-            self._presence.leave(target.stream, str(self.connection.actor.user_id))
+        if subscription.present:
+            stream = subscription.target.stream
+            self._presence.leave(stream, str(self.connection.actor.user_id))
 
     def _subscribed(self, message: dict[str, Any]) -> Subscription:
         subscription = self._subscriptions.get(_channel(message))
