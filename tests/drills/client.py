@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -32,6 +33,12 @@ class Client:
         if token is not None:
             self._head += f"authorization: Bearer {token}\r\n"
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used = 0.0
+
+    @property
+    def idle(self) -> float:
+        """Seconds for which a connection is open without a request."""
+        return time.monotonic() - self._used if self._streams else 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,6 +72,7 @@ class Client:
         pairs = (line.partition(": ") for line in lines if line)
         headers = {name.lower(): value for name, _, value in pairs}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
+        self._used = time.monotonic()
         if headers.get("connection") == "close":
             self.close()
         return Answer(int(start.split(" ")[1]), headers, body)

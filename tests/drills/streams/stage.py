@@ -35,6 +35,8 @@ class Stage:
         self.acknowledged: set[int] = set()
         self.refused: set[int] = set()
         self.answers: Counter[int] = Counter()
+        self.lost: list[float] = []
+        """Of each request that was not answered the seconds that its connection had been idle."""
         self._numbers = itertools.count()
 
     async def start(self) -> None:
@@ -61,10 +63,12 @@ class Stage:
         """Write events of one transaction, each with a number that nobody else has."""
         numbers = [next(self._numbers) for _ in range(random.choice([1, 1, 2, 5]))]
         data = {"numbers": numbers, "at": time.time(), **batch}
+        idle = client.idle
         try:
             answer = await client.request("POST", f"/drill/{id}", data)
         except LOST:
             self.answers[0] += 1
+            self.lost.append(idle)
             await asyncio.sleep(0.05)
             return
         self.answers[answer.status] += 1
