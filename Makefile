@@ -19,7 +19,7 @@ help:
 	@echo "make test           run the tests           (ARGS='-k items' is passed on)"
 	@echo "make test-external  run the tests that need Chromium, nginx or other programs"
 	@echo "make check          format, lint, types, import order, exports, docs"
-	@echo "make bench          measure Ferrule beside its peers, in half an hour (ARGS='--only sqlite' is passed on)"
+	@echo "make bench          measure Ferrule beside its peers, in 45 minutes (ARGS='--only sqlite' is passed on)"
 	@echo "make bench-quick    the same in two minutes, beside the floor and FastAPI alone"
 	@echo "make setup          only make $(VENV)"
 	@echo "make lock           renew requirements/*.txt (ARGS=--upgrade for newer versions)"
