@@ -22,7 +22,7 @@ CONTRACTS = (
     *("ferrule", "ferrule.db", "ferrule.resources", "ferrule.schemas", "ferrule.streams"),
     "ferrule.testing",
 )
-ACROSS = {Path("benchmarks"), Path("drills"), Path("hostile")}
+ACROSS = {Path("benchmarks"), Path("drills"), Path("drills/streams"), Path("hostile")}
 """Tests of the whole, which stand beside the mirror."""
 LAZY = {
     ("ferrule.jobs.cli", "ferrule.cli.application"): "the command loads the application",
