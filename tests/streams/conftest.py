@@ -14,9 +14,11 @@ from redis.asyncio import Redis
 
 from ferrule import Ferrule
 from ferrule.security.tokens import Tokens
+from ferrule.streams import ConnectionManager
 from ferrule.testing import ActorClient, TestDatabases
 from tests.streams.boards import Boards
 from tests.streams.brokers import REDIS, Broker, answers, missing
+from tests.streams.peer import served
 
 
 @pytest.fixture
@@ -33,6 +35,18 @@ def settings() -> dict[str, Any]:
 @pytest.fixture
 def application(boards: Boards, settings: dict[str, Any]) -> Ferrule:
     return boards.application(**settings)
+
+
+@pytest.fixture
+def manager(app: Ferrule) -> ConnectionManager:
+    return app.kit[ConnectionManager]
+
+
+@pytest_asyncio.fixture
+async def port(app: Ferrule) -> AsyncIterator[int]:
+    """Where the application listens, in this loop."""
+    async with served(app) as server:
+        yield server.port  # type: ignore[attr-defined]
 
 
 @pytest.fixture(params=["memory", "redis", "postgresql"])

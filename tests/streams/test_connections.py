@@ -1,7 +1,6 @@
 """Live connections of an author's own route, their manager, and who loses what."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,12 +10,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 import pytest_asyncio
-from fastapi import APIRouter, WebSocket
 from pydantic import SecretStr
 
-from ferrule import Administrator, Ferrule, SignedIn, Unavailable
+from ferrule import Ferrule, Unavailable
 from ferrule.db import Database
-from ferrule.streams import ConnectionManager, Connections, connection, recheck_channel
+from ferrule.streams import ConnectionManager, connection, recheck_channel
 from ferrule.streams.connections import Counts
 from ferrule.streams.node import Node
 from ferrule.testing import ActorClient, Actors, Disconnected, Refused, TestDatabases, TestSocket
@@ -31,84 +29,15 @@ from tests.streams.boards import (
     until,
 )
 from tests.streams.brokers import REDIS
-from tests.streams.peer import CLOSE, PING, PONG, Peer, served
+from tests.streams.routes import heard, router
 
 NOTHING = Counts(0, 0, 0)
-router = APIRouter()
-
-
-@router.websocket("/cursors/{board}")
-async def cursors(websocket: WebSocket, board: str, actor: SignedIn, manager: Connections) -> None:
-    async with manager.connect(websocket, actor) as connection:
-        connection.join(f"cursors/{board}")
-        async for message in connection:
-            connection.broadcast(f"cursors/{board}", message)
-
-
-@router.websocket("/clock")
-async def clock(websocket: WebSocket, actor: SignedIn, manager: Connections) -> None:
-    """Sends, and receives nothing."""
-    async with manager.connect(websocket, actor) as connection:
-        connection.join("clock")
-        while True:
-            connection.send({"tick": True})
-            await asyncio.sleep(0.02)
-
-
-@router.websocket("/patient")
-async def patient(websocket: WebSocket, actor: SignedIn, manager: Connections) -> None:
-    """Takes its time with each message."""
-    async with manager.connect(websocket, actor) as connection:
-        connection.join("patient")
-        async for message in connection:
-            await asyncio.sleep(0.05)
-            heard.append(message["n"])
-
-
-@router.websocket("/tidy")
-async def tidy(websocket: WebSocket, actor: SignedIn, manager: Connections) -> None:
-    """Does something after the connection."""
-    async with manager.connect(websocket, actor) as connection:
-        await connection.receive()
-    await asyncio.sleep(0.1)
-    heard.append(1)
-
-
-@router.websocket("/thinking")
-async def thinking(websocket: WebSocket, actor: SignedIn, manager: Connections) -> None:
-    """Asks once, and thinks for ever."""
-    async with manager.connect(websocket, actor) as connection:
-        await connection.receive()
-        await asyncio.Event().wait()
-
-
-@router.websocket("/broken")
-async def broken(websocket: WebSocket, actor: SignedIn, manager: Connections) -> None:
-    async with manager.connect(websocket, actor) as connection:
-        connection.join("broken")
-        await connection.receive()
-        raise RuntimeError("canary7f3a")
-
-
-@router.websocket("/administration")
-async def administration(websocket: WebSocket, actor: Administrator, manager: Connections) -> None:
-    async with manager.connect(websocket, actor) as connection:
-        async for message in connection:
-            connection.send(message)
-
-
-heard: list[int] = []
 
 
 @pytest.fixture
 def application(boards: Boards, settings: dict[str, Any]) -> Ferrule:
     heard.clear()
     return boards.application(router, **settings)
-
-
-@pytest.fixture
-def manager(app: Ferrule) -> ConnectionManager:
-    return app.kit[ConnectionManager]
 
 
 @asynccontextmanager
@@ -661,147 +590,6 @@ async def test_w3_a_login_that_ended_is_not_come_back_to(
         await socket.send({"t": "auth", "token": shown})
         assert await _closed(socket, within=1.5) == 4502
     await other.aclose()
-
-
-# Peers that are gone without a word
-
-
-SILENT = """
-import os, socket, sys
-peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-peer.sendall(sys.argv[2].encode())
-while b"tick" not in peer.recv(65536):
-    pass
-os.kill(os.getpid(), 9)
-"""
-
-
-@on_sqlite
-async def test_a_client_that_is_killed_is_noticed_where_nothing_is_received(
-    app: Ferrule, actors: Actors, manager: ConnectionManager
-) -> None:
-    ann = await actors("ann")
-    async with served(app) as server:
-        head = (
-            "GET /api/v1/clock HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n"
-            f"Authorization: {ann.headers['authorization']}\r\n\r\n"
-        )
-        arguments = (sys.executable, "-c", SILENT, str(server.port), head)  # type: ignore[attr-defined]
-        client = await asyncio.create_subprocess_exec(*arguments)
-        # It was sent something before.
-        assert await client.wait() == -9
-        await eventually(lambda: manager.counts() == NOTHING)
-
-
-@streams(ping=0.2)
-@on_sqlite
-async def test_a_peer_that_shows_no_sign_of_life_is_gone(
-    app: Ferrule,
-    actors: Actors,
-    manager: ConnectionManager,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ferrule.streams.connections.TICK", 0.05)
-    ann = await actors("ann")
-    headers = {"Authorization": ann.headers["authorization"]}
-    async with served(app) as server:
-        port = server.port  # type: ignore[attr-defined]
-        paths = "/api/v1/ws", "/api/v1/clock"
-        for path in paths:
-            async with Peer(port, path, **headers) as peer:
-                # It reads, and answers nothing.
-                assert await peer.closed() == (4012, "No sign of life.")
-        async with Peer(port, "/api/v1/cursors/1", **headers) as peer:
-            for _ in range(4):
-                assert await peer.receive() == (PING, b"")
-                peer.send(PONG)
-            assert manager.counts().connections == 1
-        await eventually(lambda: manager.counts() == NOTHING)
-
-
-@on_sqlite
-@pytest.mark.parametrize("said", [0, 40])
-async def test_w3_over_the_wire_a_route_that_only_sends_ends(
-    app: Ferrule, actors: Actors, manager: ConnectionManager, said: int
-) -> None:
-    ann = await actors("ann")
-    headers = {"Authorization": ann.headers["authorization"]}
-    async with served(app) as server:
-        port = server.port  # type: ignore[attr-defined]
-        async with Peer(port, "/api/v1/clock", **headers) as peer:
-            for _ in range(said):
-                peer.send_text("{}")
-            await peer.receive_text()
-            assert (await ann.post("/api/v1/auth/logout")).status_code == 204
-            assert await peer.closed() == (4502, "Sign in again.")
-            await eventually(lambda: manager.counts() == NOTHING)
-
-
-@on_sqlite
-async def test_over_the_wire_what_was_said_before_the_peer_went_is_heard(
-    app: Ferrule, actors: Actors, manager: ConnectionManager
-) -> None:
-    ann = await actors("ann")
-    async with served(app) as server:
-        port = server.port  # type: ignore[attr-defined]
-        headers = {"Authorization": ann.headers["authorization"]}
-        async with Peer(port, "/api/v1/patient", **headers) as peer:
-            for number in range(10):
-                peer.send_text(f'{{"n": {number}}}')
-            peer.send(CLOSE, (1001).to_bytes(2, "big"))
-        await eventually(lambda: len(heard) == 10)
-        await eventually(lambda: manager.counts() == NOTHING)
-
-
-@on_sqlite
-async def test_over_the_wire_nothing_is_taken_of_whoever_was_sent_away(
-    app: Ferrule, actors: Actors, manager: ConnectionManager
-) -> None:
-    ann = await actors("ann")
-    async with served(app) as server:
-        port = server.port  # type: ignore[attr-defined]
-        headers = {"Authorization": ann.headers["authorization"]}
-        async with Peer(port, "/api/v1/patient", **headers) as peer:
-            for number in range(30):
-                peer.send_text(f'{{"n": {number}}}')
-            await eventually(lambda: len(heard) == 1)
-            await manager.kick(UUID(ann.user["id"]))
-            # It does not answer the close frame.
-            await eventually(lambda: manager.counts() == NOTHING)
-    assert heard in ([0], [0, 1])
-
-
-@on_sqlite
-async def test_over_the_wire_what_is_no_message_ends_it_quietly(
-    app: Ferrule, actors: Actors, manager: ConnectionManager, caplog: pytest.LogCaptureFixture
-) -> None:
-    ann = await actors("ann")
-    async with served(app) as server:
-        port = server.port  # type: ignore[attr-defined]
-        headers = {"Authorization": ann.headers["authorization"]}
-        async with Peer(port, "/api/v1/tidy", **headers) as peer:
-            peer.send_text('{"a":1')
-            assert await peer.closed() == (4501, "Send a JSON object.")
-        # The route goes on, though the peer is gone by now.
-        await eventually(lambda: heard == [1])
-        await eventually(lambda: manager.counts() == NOTHING)
-    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
-
-
-@on_sqlite
-async def test_over_the_wire_a_code_of_the_peer_is_no_defect_of_ours(
-    app: Ferrule, actors: Actors, manager: ConnectionManager, caplog: pytest.LogCaptureFixture
-) -> None:
-    ann = await actors("ann")
-    async with served(app) as server:
-        port = server.port  # type: ignore[attr-defined]
-        headers = {"Authorization": ann.headers["authorization"]}
-        async with Peer(port, "/api/v1/cursors/1", **headers) as peer:
-            peer.send(CLOSE, (1011).to_bytes(2, "big"))
-            await peer.closed()
-        await eventually(lambda: manager.counts() == NOTHING)
-    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
 
 
 # The database goes away

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 from sqlalchemy import update
 from starlette.responses import HTMLResponse
@@ -35,18 +34,6 @@ from tests.streams.peer import HOST, served
 NOTHING = Counts(0, 0, 0)
 SSE = {"accept": "text/event-stream"}
 on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def manager(app: Ferrule) -> ConnectionManager:
-    return app.kit[ConnectionManager]
-
-
-@pytest_asyncio.fixture
-async def port(app: Ferrule) -> AsyncIterator[int]:
-    """Where the application listens, in this loop."""
-    async with served(app) as server:
-        yield server.port  # type: ignore[attr-defined]
 
 
 @asynccontextmanager
