@@ -724,3 +724,12 @@ async def test_a_cancelled_job_may_tidy_up(
         await until(lambda: _idle(worker), 5)
     assert tidied.is_set()
     assert (await look(id)).status == "cancelled"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_a_worker_that_stands_still_loses_its_locks(app: Ferrule, worker: Worker) -> None:
+    """As it claims or records: within the transactions of a job the fence sees to it."""
+    own: Any = worker._own
+    async with own.write() as session:
+        shown = await session.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    assert shown == f"{app.settings.jobs.lease:g}s"

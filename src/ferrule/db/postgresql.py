@@ -167,6 +167,7 @@ def _connecting(
             "timezone": "UTC",
             "statement_timeout": str(int(statement_timeout * 1000)),
             "lock_timeout": str(int(lock_timeout * 1000)),
+            "idle_in_transaction_session_timeout": str(int(settings.idle_timeout * 1000)),
             # asyncpg's own look-ups of types would each be compiled.
             "jit": "off",
         }

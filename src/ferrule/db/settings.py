@@ -21,6 +21,13 @@ class DatabaseSettings(SettingsGroup):
     statement_timeout: float = Field(
         default=30.0, gt=0, le=3600, description="Seconds that a statement may run, on PostgreSQL."
     )
+    idle_timeout: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a transaction may stand still before PostgreSQL ends it and its "
+        "locks; 0: for ever. Those of jobs have the lease.",
+    )
     pooler: bool = Field(
         default=False,
         description="Whether PgBouncer or another pooler in transaction mode stands before "

@@ -504,7 +504,9 @@ def _own(kit: Kit) -> Database:
     database = kit[Database]
     if database.embedded:
         return database
-    settings = database.settings.model_copy(update={"pool_size": OWN_CONNECTIONS})
+    # A worker that stands still while it claims or records would keep its jobs by their locks.
+    own = {"pool_size": OWN_CONNECTIONS, "idle_timeout": kit[JobsSettings].lease}
+    settings = database.settings.model_copy(update=own)
     return Database(database.url.render_as_string(hide_password=False), settings, kit)
 
 
