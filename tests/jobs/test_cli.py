@@ -41,7 +41,7 @@ async def test_failed_jobs_are_listed_and_tried_again(
     assert [line.split()[0] for line in listed.output.splitlines()] == [str(second), str(first)]
     assert "give_up  failed  1/5  There is no such order." in listed.output
     assert str(fine) in (await ferrule("job", "list", "--status", "completed")).output
-    assert (await ferrule("job", "list", "--kind", "greet")).output == ""
+    assert (await ferrule("job", "list", "--kind", "greet")).stdout == ""
 
     again = await ferrule("job", "retry", first)
     assert again.output.startswith(f"{first} is tried again as ")
@@ -49,13 +49,13 @@ async def test_failed_jobs_are_listed_and_tried_again(
     rest = await ferrule("job", "retry", "--failed")
     assert rest.output.startswith(f"{second} is tried again as ")
     assert len(rest.output.splitlines()) == 1
-    assert (await ferrule("job", "retry", "--failed")).output == ""
+    assert (await ferrule("job", "retry", "--failed")).stdout == ""
     assert await worker.drain() == 4
 
 
 async def test_cancelling(ferrule: Command, ask: Ask, look: Look) -> None:
     id = await ask(greet, Order(name="tea"))
-    assert (await ferrule("job", "cancel", id)).output == f"{id} is cancelled.\n"
+    assert (await ferrule("job", "cancel", id)).stdout == f"{id} is cancelled.\n"
     assert (await look(id)).status == "cancelled"
     refused = await ferrule("job", "cancel", id)
     assert isinstance(refused.exception, Conflict)
