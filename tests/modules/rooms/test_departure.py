@@ -3,10 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from ferrule import Ferrule
 from ferrule.jobs.worker import Worker
+from ferrule.modules.rooms import departure
 from ferrule.testing import ActorClient, Actors
 from tests.modules.rooms.conftest import ROOMS, Make, Say, Told, id_of
 from tests.streams.boards import silent, subscribe, until
@@ -119,3 +121,21 @@ async def test_an_owner_who_goes_leaves_the_room_to_the_next(
     assert (await bob.patch(room, json={"name": "Mine"})).status_code == 403
     assert (await cid.patch(room, json={"name": "Ours"})).status_code == 200
     assert (await cid.delete(room)).status_code == 204
+
+
+async def test_rooms_without_number_do_not_keep_an_account(
+    app: Ferrule,
+    actors: Actors,
+    delete: Delete,
+    make: Make,
+    told: Told,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(departure, "AT_ONCE", 2)
+    ann, bob = await actors("ann"), await actors("bob")
+    rooms = [await make(ann, bob) for _ in range(5)]
+    await delete(bob)
+    assert await worker.drain() == 3
+    for room in rooms:
+        assert "bob" not in str(await told(f"rooms/{id_of(room)}"))

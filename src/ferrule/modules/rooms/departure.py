@@ -14,6 +14,8 @@ from ferrule.streams import redact_user
 
 IDS = ("member.left", "messages.deleted")
 """Events that have nothing but ids."""
+AT_ONCE = 500
+"""Rooms of one job, whose data is bounded: others may have added somebody to any number."""
 
 
 async def leave_all(session: WriteSession, actor: Actor, user_id: UUID) -> None:
@@ -45,8 +47,10 @@ async def leave_all(session: WriteSession, actor: Actor, user_id: UUID) -> None:
     told = MessagesDeleted(author_id=user_id)
     for id in room_ids:
         session.emit(f"rooms/{id}", "messages.deleted", told, by=actor)
-    told_of = {*room_ids, *(room.id for room in joined)}
-    await session.enqueue(redact_rooms, Redaction(user_id=user_id, room_ids=sorted(told_of)))
+    told_of = sorted({*room_ids, *(room.id for room in joined)})
+    for first in range(0, len(told_of), AT_ONCE):
+        some = told_of[first : first + AT_ONCE]
+        await session.enqueue(redact_rooms, Redaction(user_id=user_id, room_ids=some))
 
 
 async def _leave(session: WriteSession, actor: Actor, room: Room, user_id: UUID) -> None:
