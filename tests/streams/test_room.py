@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from ferrule.streams import room as room_file
 from ferrule.streams.events import Event, Page
 from ferrule.streams.position import Position
 from ferrule.streams.room import AGAIN, GAP, MAX_AHEAD, PAGE, Reader, Room, Stopped
+from ferrule.streams.wire import FrameWire
 from tests.streams.simulation.clock import jumping
 from tests.streams.simulation.database import Log
 
@@ -82,9 +84,11 @@ class House:
         self.held: asyncio.Event | None = None
         self.room = Room(STREAM, STREAM, self._read, spawn=self._spawn, emptied=self._emptied)
 
-    def join(self, since: Position | None, sink: Sink | None = None) -> tuple[Sink, Reader]:
+    def join(
+        self, since: Position | None, sink: Sink | None = None, *, wire: FrameWire | None = None
+    ) -> tuple[Sink, Reader]:
         sink = sink or Sink()
-        reader = Reader(self.room, sink, since)
+        reader = Reader(self.room, sink, since, wire)
         reader.start()
         return sink, reader
 
@@ -639,6 +643,45 @@ async def test_a_sink_that_fails_is_told_and_the_others_go_on(failures: Counter[
     assert failures == {"a reader failed": 1}
     house.commit()
     assert before[0].offsets == after[0].offsets == [2, 3, 4, 5]
+    assert reader not in house.room.live
+
+
+@jumping
+async def test_a_wire_takes_what_is_live_while_it_flows() -> None:
+    house = House()
+    frames: list[bytes] = []
+    wire = FrameWire(cast(Any, None), cast(Any, SimpleNamespace(write=frames.append)), 0.0)
+    wire.flows()
+    house.commit()
+    sink, reader = house.join(Position(0), wire=wire)
+    await asyncio.sleep(NEAR)
+    (second,) = house.commit()
+    assert frames == [second.message.frame]
+    wire.stops()
+    house.commit()
+    sink.full = True
+    house.commit()
+    assert reader not in house.room.live
+    wire.flows()
+    sink.drain()
+    await asyncio.sleep(NEAR)
+    (fifth,) = house.commit()
+    assert sink.offsets == [1, 3, 4]
+    assert frames[1:] == [fifth.message.frame]
+
+
+@jumping
+async def test_a_wire_that_fails_is_told_and_the_others_go_on(failures: Counter[str]) -> None:
+    house = House()
+    broken = FrameWire(cast(Any, None), cast(Any, SimpleNamespace(write=None)), 0.0)
+    broken.flows()
+    bad, reader = house.join(None, wire=broken)
+    other, _ = house.join(None)
+    await asyncio.sleep(NEAR)
+    bad.fails = "deliver"
+    house.commit()
+    await asyncio.sleep(NEAR)
+    assert (bad.got[-1], other.offsets) == ("broken", [1])
     assert reader not in house.room.live
 
 

@@ -13,6 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.protocol import Protocol
 
 from ferrule.streams import uvicorn as ours
+from ferrule.streams.audience import Audience
 from ferrule.streams.uvicorn import FrameProtocol, unmet
 from ferrule.streams.wire import EXTENSION, FrameWire, Message
 from tests.streams.peer import CLOSE, CONT, PING, PONG, TEXT, Peer, frame, served, soon
@@ -251,6 +252,31 @@ async def test_it_flows_again_when_the_peer_reads() -> None:
         assert flowed
         assert app.wire.flowing
         await sending
+
+
+@on_both_loops
+async def test_who_is_written_to_directly_is_so_while_it_flows() -> None:
+    app = Live()
+    audience = Audience[str]()
+
+    def direct() -> bool:
+        return not audience.send(Message(b"tell"), lambda _: False)
+
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire)
+        audience.add("it", app.wire)
+        await soon(direct)
+        assert await peer.receive_text() == "tell"
+        while direct():
+            app.wire.write(LARGE)
+            await asyncio.sleep(0)
+        reading = asyncio.create_task(peer.closed())
+        await soon(direct)
+        app.wire.close(4008)
+        assert not direct()
+        await reading
+        await app.over(server)
+        assert not direct()
 
 
 @on_both_loops

@@ -361,9 +361,9 @@ class Connection(Peer):
             self._wake()
 
     @property
-    def framed(self) -> bool:
-        """Whether its messages are written as frames, by a server of ours."""
-        return isinstance(self._wire, FrameWire)
+    def frames(self) -> FrameWire | None:
+        """Its wire, if that takes frames: with a server of ours."""
+        return self._wire if isinstance(self._wire, FrameWire) else None
 
     @property
     def accepted(self) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
 from ferrule.http.sockets import FAILED, POLICY
 from ferrule.kit import Kit
 from ferrule.streams.allowance import Allowance
+from ferrule.streams.audience import Audience
 from ferrule.streams.channels import CONTROL, KICK
 from ferrule.streams.connection import (
     BAD_TOKEN,
@@ -84,7 +85,7 @@ class ConnectionManager:
         self._settings = settings
         self._peers: dict[str, Peer] = {}
         self._users: dict[UUID | None, dict[str, Peer]] = {}
-        self._rooms: dict[str, dict[Connection, None]] = {}
+        self._rooms: dict[str, Audience[Connection]] = {}
         self._looking: dict[UUID, bool] = {}
         """Users who are looked at, and whether they have to be once more."""
         self._signals: dict[UUID | None, Allowance] = {}
@@ -165,7 +166,10 @@ class ConnectionManager:
         """Forget somebody, and close what is open. Nobody else of the same user is touched."""
         if self._peers.pop(peer.id, None) is None:
             return
-        _discard(self._users, peer.actor.id, peer.id)
+        of_user = self._users[peer.actor.id]
+        del of_user[peer.id]
+        if not of_user:
+            del self._users[peer.actor.id]
         self._addresses[peer.address] -= 1
         if not self._addresses[peer.address]:
             del self._addresses[peer.address]
@@ -176,12 +180,17 @@ class ConnectionManager:
 
     def join(self, connection: Connection, room: str) -> None:
         """Let a connection take part in a room."""
-        self._rooms.setdefault(room, {})[connection] = None
+        audience = self._rooms.setdefault(room, Audience())
+        audience.add(connection, connection.frames)
         connection.rooms.add(room)
 
     def leave(self, connection: Connection, room: str) -> None:
         connection.rooms.discard(room)
-        _discard(self._rooms, room, connection)
+        audience = self._rooms.get(room)
+        if audience is not None:
+            audience.discard(connection)
+            if not audience:
+                del self._rooms[room]
 
     def broadcast(self, room: str, data: Any, *, but: Connection | None = None) -> None:
         """Send JSON to all connections in a room, on every node; it is encoded once."""
@@ -285,7 +294,7 @@ class ConnectionManager:
 
     def _tell_of_server(self, connection: Connection) -> None:
         """Log once what a server that is not ours does not do."""
-        if not self._told_of_server and not connection.framed:
+        if not self._told_of_server and connection.frames is None:
             self._told_of_server = True
             log.warning(
                 "WebSockets are served without prebuilt frames, pings and draining: run "
@@ -293,9 +302,9 @@ class ConnectionManager:
             )
 
     def _broadcast(self, room: str, message: Message, but: Connection | None = None) -> None:
-        for connection in self._rooms.get(room, ()):
-            if connection is not but:
-                connection.push(message)
+        audience = self._rooms.get(room)
+        if audience is not None:
+            audience.send(message, lambda connection: connection.push(message), but)
 
     def _send_to_user(self, user_id: UUID, message: Message) -> None:
         for peer in self._users.get(user_id, {}).values():
@@ -398,15 +407,6 @@ class ConnectionManager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _discard(index: dict[Any, dict[Any, Any]], key: Any, member: Any) -> None:
-    """Take a member out of what stands under a key, and the key out when nothing does."""
-    members: Iterable[Any] | None = index.get(key)
-    if members is not None:
-        index[key].pop(member, None)
-        if not index[key]:
-            del index[key]
 
 
 def _code(error: BaseException) -> int:

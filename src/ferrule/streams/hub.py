@@ -18,6 +18,7 @@ from ferrule.streams.models import Stream
 from ferrule.streams.node import Node
 from ferrule.streams.position import Position
 from ferrule.streams.room import Reader, Room, Sink
+from ferrule.streams.wire import FrameWire
 
 LOOK = 0.4
 """Seconds between two looks at the streams that must be watched, whatever the bus does."""
@@ -67,14 +68,19 @@ class Hub:
         node.on(EVENTS, self._hinted)
         node.on_heard(self.look)
 
-    def join(self, stream: str, sink: Sink, since: Position | None) -> Reader:
-        """Read a stream from a place on; None: from its top. `await reader.stop()` at the end."""
+    def join(
+        self, stream: str, sink: Sink, since: Position | None, wire: FrameWire | None = None
+    ) -> Reader:
+        """Read a stream from a place on; None: from its top. `await reader.stop()` at the end.
+
+        Live events go straight into the wire, if there is one, while it flows.
+        """
         room = self._rooms.get(stream)
         if room is None:
             name = self.channels.name(stream)
             room = Room(stream, name, self.read, spawn=self.spawn, emptied=self._emptied)
             self._rooms[stream] = room
-        reader = Reader(room, sink, since)
+        reader = Reader(room, sink, since, wire)
         reader.start()
         return reader
 

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 import structlog
 
 from ferrule.errors import Error
+from ferrule.streams.audience import Audience
 from ferrule.streams.events import Event, Page
 from ferrule.streams.position import Position
+from ferrule.streams.wire import FrameWire
 
 PAGE = 200
 """Events that are read from the log at once."""
@@ -71,12 +73,16 @@ class Sink(Protocol):
 class Reader:
     """One reader: a place in a stream, and what it hands its events to.
 
-    `since` None means live only: from the stream's top on.
+    `since` None means live only: from the stream's top on. While a wire is given that flows, it
+    takes the messages of live events instead of `sink.deliver`.
     """
 
-    def __init__(self, room: "Room", sink: Sink, since: Position | None) -> None:
+    def __init__(
+        self, room: "Room", sink: Sink, since: Position | None, wire: FrameWire | None = None
+    ) -> None:
         self.room = room
         self.sink = sink
+        self.wire = wire
         self.epoch: str | None = since.epoch if since else None
         self.last = since.offset if since else -1
         self._from_top = since is None
@@ -198,7 +204,7 @@ class Room:
         """What all live readers were handed; None while nobody is live."""
         self.seen: Head = (None, 0)
         """The epoch and the top that anybody spoke of last, and the log did not contradict."""
-        self.live: dict[Reader, None] = {}
+        self.live = Audience[Reader]()
         self.joining: set[Reader] = set()
         self._ahead: dict[int, Event] = {}
         self._recent: dict[int, Event] = {}
@@ -257,13 +263,13 @@ class Room:
         elif reader.last < self.top:
             return False
         self._joins_no_more(reader)
-        self.live[reader] = None
+        self.live.add(reader, reader.wire)
         return True
 
     def leave(self, reader: Reader) -> None:
         """Forget a reader, by identity; the last one closes the room."""
         self._joins_no_more(reader)
-        self.live.pop(reader, None)
+        self.live.discard(reader)
         if not self.live:
             self.top = None
             self._ahead.clear()
@@ -337,9 +343,9 @@ class Room:
     def _hand_over(self, event: Event) -> None:
         self.top = event.offset
         epoch = self.epoch or ""
-        slow = [reader for reader in self.live if not reader.takes(event, epoch)]
+        slow = self.live.send(event.message, lambda reader: reader.takes(event, epoch))
         for reader in slow:
-            del self.live[reader]
+            self.live.discard(reader)
             reader.fall_behind(event.offset - 1)
         if slow and not self.live:
             self.top = None
@@ -388,9 +394,9 @@ class Room:
     def _start_over(self) -> None:
         """Let every reader find out by itself where the log goes on."""
         last, self.top = self.top or 0, None
-        readers, self.live = self.live, {}
         self._ahead.clear()
-        for reader in readers:
+        for reader in list(self.live):
+            self.live.discard(reader)
             reader.fall_behind(last)
 
     async def _persistent(self, after: int) -> Page:

@@ -180,7 +180,9 @@ class Session:
             await self._stop(before)
         # It may have been taken away meanwhile.
         if self._subscriptions.get(name) is subscription:
-            subscription.reader = self._hub.join(target.stream, subscription, since)
+            subscription.reader = self._hub.join(
+                target.stream, subscription, since, self.connection.frames
+            )
 
     async def _ask(self, target: Target) -> None:
         """Authorize a subscription to come; without an await after it, it stands when this ends."""

@@ -117,7 +117,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.wire.lost()
 
     def pause_writing(self) -> None:
-        self.wire.flowing = False
+        self.wire.stops()
         self.writable = asyncio.Event()
 
     def resume_writing(self) -> None:
@@ -259,7 +259,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def _bound(self) -> None:
         """It is about to end: what the peer does not take within `ABORT` seconds is dropped."""
-        self.wire.flowing = False
+        self.wire.stops()
         if self.close_timer is not None:
             self.close_timer.cancel()
             self.close_timer = None

@@ -4,9 +4,12 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
+
+if TYPE_CHECKING:
+    from ferrule.streams.audience import Audience
 
 ABORT = 2.0
 """Seconds that a peer gets to take what was sent and to answer the close frame."""
@@ -116,13 +119,16 @@ class FrameWire:
     """Writes prebuilt frames into the transport; a protocol of ours says how it fares."""
 
     __slots__ = (
-        *("_owner", "_transport", "drains", "flowing", "heard_at", "on_flowing", "on_lost"),
+        *("_owner", "audiences", "drains", "flowing", "heard_at", "on_flowing", "on_lost"),
+        "transport",
     )
     pings = True
 
     def __init__(self, owner: Owner, transport: asyncio.Transport, heard_at: float) -> None:
         self._owner: Owner | None = owner
-        self._transport = transport
+        self.transport = transport
+        self.audiences: list[Audience[Any]] = []
+        """Who write into the transport themselves, as long as it flows."""
         self.flowing = False
         self.heard_at = heard_at
         self.drains = False
@@ -131,39 +137,49 @@ class FrameWire:
 
     @property
     def buffered(self) -> int:
-        return self._transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size()
 
     def write(self, message: Message) -> None:
-        self._transport.write(message.frame)
+        self.transport.write(message.frame)
 
     def ping(self) -> None:
         if self.flowing:
-            self._transport.write(PING)
+            self.transport.write(PING)
 
     def close(self, code: int, reason: str = "") -> None:
         if self._owner is not None:
             self._owner.end(code, reason)
 
     def abort(self) -> None:
-        self.flowing = False
+        self.stops()
         if self._owner is not None:
-            self._transport.abort()
+            self.transport.abort()
 
     async def ended(self) -> None:
         """At once: the server's own task outlives the application, and sees to the end."""
 
     def flows(self) -> None:
         """The protocol says that the transport takes messages, for the first time or again."""
-        self.flowing = True
+        self._set_flowing(True)
         if self.on_flowing is not None:
             self.on_flowing()
+
+    def stops(self) -> None:
+        """The protocol says that the transport takes no more, for now or for ever."""
+        self._set_flowing(False)
 
     def lost(self) -> None:
         """The protocol says that the connection is gone."""
         told, self.on_lost, self.on_flowing = self.on_lost, None, None
-        self._owner, self.flowing = None, False
+        self._owner = None
+        self.stops()
         if told is not None:
             told()
+
+    def _set_flowing(self, flowing: bool) -> None:
+        self.flowing = flowing
+        for audience in self.audiences:
+            audience.changed()
 
 
 class AsgiWire:

@@ -1,12 +1,14 @@
 """Readers: their connections, what they get, and what they should get."""
 
 import asyncio
+import json
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from ferrule.streams.events import Event
 from ferrule.streams.position import Position
 from ferrule.streams.room import Stopped
+from ferrule.streams.wire import FrameWire, Message
 from tests.streams.simulation.database import Life
 from tests.streams.simulation.process import Process
 
@@ -18,17 +20,28 @@ CAPACITY = 4
 
 
 class Sink:
-    """A connection: what its client has not taken yet is lost with it."""
+    """A connection: what its client has not taken yet is lost with it.
 
-    def __init__(self) -> None:
-        self.messages: deque[tuple[str, Any, Any]] = deque()
+    Some have a wire, for which this is the transport.
+    """
+
+    def __init__(self, *, wired: bool) -> None:
+        self.messages: deque[tuple[Any, ...]] = deque()
         self.given = asyncio.Event()
         self.cut = False
+        self.wire: FrameWire | None = None
+        if wired:
+            self.wire = FrameWire(cast(Any, None), cast(Any, self), 0.0)
+            self.wire.flows()
         self._taken = asyncio.Event()
 
     @property
     def roomy(self) -> bool:
         return len(self.messages) < CAPACITY
+
+    def write(self, frame: bytes) -> None:
+        assert not self.cut, "written after the end"
+        self._give("frame", frame)
 
     def deliver(self, event: Event, epoch: str) -> bool:
         if self.cut or not self.roomy:
@@ -57,15 +70,21 @@ class Sink:
 
     def taken(self) -> None:
         self._taken.set()
+        if self.wire is not None and not self.wire.flowing and self.roomy and not self.cut:
+            self.wire.flows()
 
     def end(self) -> None:
         self.cut = True
+        if self.wire is not None:
+            self.wire.lost()
         self._taken.set()
         self.given.set()
 
     def _give(self, *message: Any) -> None:
-        self.messages.append(cast(Any, message))
+        self.messages.append(message)
         self.given.set()
+        if self.wire is not None and not self.roomy:
+            self.wire.stops()
 
 
 class Client:
@@ -104,12 +123,12 @@ class Client:
     async def run(self) -> None:
         while True:
             process = await self._world.any_process()
-            self.sink = sink = Sink()
+            self.sink = sink = Sink(wired=self._world.rng.random() < 0.5)
             # That asks for what is kept: what is gone is not missed.
             self._from_floor = self.since == Position(0)
             self._told = self.epoch
             self._is_live = False
-            reader = process.hub.join(self.stream, sink, self.since)
+            reader = process.hub.join(self.stream, sink, self.since, sink.wire)
             try:
                 await self._take(process, sink)
             finally:
@@ -150,6 +169,14 @@ class Client:
             assert event.offset == cast(int, self.offset) + 1, f"{event.offset} after {self.since}"
         assert event.message.text == life.texts[event.offset]
         self._at(epoch, event.offset)
+
+    def _frame(self, frame: bytes) -> None:
+        text = frame[frame.index(b"{") :]
+        assert frame == Message(text).frame
+        event = json.loads(text)
+        epoch, _, offset = event["data"].partition(":")
+        assert event["offset"] == int(offset)
+        self._ev(Event(int(offset), text), epoch)
 
     def _live(self, epoch: str | None, offset: int) -> None:
         assert self._told in (None, epoch)
