@@ -488,6 +488,21 @@ async def test_a_late_word_of_a_stream_that_is_gone() -> None:
     assert sink.got == ["begun e1:2", "e1:1", "e1:2", "live e1:2", "e1:3"]
 
 
+@jumping
+async def test_a_late_word_of_it_while_somebody_reads_what_it_was() -> None:
+    house = House()
+    house.commit(3)
+    async with house.slow_reads():
+        sink, _ = house.join(Position(3, "e0"))
+        await asyncio.sleep(NEAR)
+        late = house.commit(2, told=False)
+        house.log.remove(STREAM)
+        house.commit(2)
+        house.room.offer("e0", late)
+    await asyncio.sleep(2 * GAP)
+    assert sink.got[-4:] == ["reset e1:0", "e1:1", "e1:2", "live e1:2"]
+
+
 # What is committed while somebody reads.
 
 

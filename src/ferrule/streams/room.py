@@ -255,8 +255,9 @@ class Room:
             if reader.epoch != epoch or reader.last < top:
                 return False
             self.epoch, self.top = reader.epoch, reader.last
-            self._doubted = False
             self._ahead.clear()
+            # Of two streams of the name the later one may have been spoken of first.
+            self._mend()
         elif reader.epoch != self.epoch or reader.last > self.top:
             self._mend()
             return False
@@ -352,8 +353,12 @@ class Room:
             self._ahead.clear()
 
     def _spoken_of(self, epoch: str | None, top: int) -> None:
-        # Which of two epochs is the later one is known to the log alone.
-        self._doubted = self._doubted or (self.top is not None and epoch != self.epoch)
+        # Which of two epochs is the later one is known to the log alone; the first is no doubt.
+        if self.top is not None:
+            doubtful = epoch != self.epoch
+        else:
+            doubtful = self.seen[0] not in (None, epoch)
+        self._doubted = self._doubted or doubtful
         if epoch != self.seen[0] or top > self.seen[1]:
             self.seen = epoch, top
 
