@@ -30,6 +30,7 @@ class LiveContender:
 _UVICORN = "-m uvicorn benchmarks.live.contenders.{} --port {{port}} --no-access-log"
 _FERRULE = "-c 'from ferrule.cli import main; main()' serve --port {port}"
 
+BARE = LiveContender("bare", "one write(2) each", "-m benchmarks.live.contenders.bare {port}")
 RAW = LiveContender("raw", "raw asyncio + uvloop", "-m benchmarks.live.contenders.raw {port}")
 BROADCAST = LiveContender(
     "websockets", "websockets.broadcast", "-m benchmarks.live.contenders.broadcast {port}"
@@ -62,7 +63,7 @@ DURABLE_REDIS = _ferrule(
     "durable-redis", "durable with Redis", DURABLE, "postgresql", "redis", ahead=8
 )
 LIVE_CONTENDERS = (
-    RAW, BROADCAST, STARLETTE, SOCKET_IO, CHANNELS,
+    BARE, RAW, BROADCAST, STARLETTE, SOCKET_IO, CHANNELS,
     FERRULE, FERRULE_POSTGRESQL, FERRULE_REDIS,
     DURABLE_SQLITE, DURABLE_POSTGRESQL, DURABLE_REDIS,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from benchmarks.contenders import NAIVE
-from benchmarks.live import FERRULE, FRAME, RAW, READERS, SOCKET_IO, STARLETTE
+from benchmarks.live import BARE, FERRULE, FRAME, RAW, READERS, SOCKET_IO, STARLETTE
 from benchmarks.live.emit import SILENT, TOLD, EmitResult
 from benchmarks.live.fanout import FanOutResult
 from benchmarks.live.idle import IdleResult
@@ -44,7 +44,10 @@ def live_verdicts(found: LiveResults) -> Iterator[Verdict]:
         if ours and whom.key in found.fan_out:
             ratio = ours.times(found.fan_out[whom.key])
             target = f"{FERRULE.name}, fan-out: ≥ {least:g} x {whom.name}"
-            yield Verdict(FERRULE.store, target, f"{ratio:.2f}", ratio >= least)
+            figure = f"{ratio:.2f}"
+            if ceiling := found.fan_out.get(BARE.key):
+                figure += f" (at most {ceiling.times(found.fan_out[whom.key]):.2f})"
+            yield Verdict(FERRULE.store, target, figure, ratio >= least)
     for one in found.idle.values():
         yield from _of_sockets(one)
     for kind, emitted in found.emit.items():
@@ -78,7 +81,8 @@ def _of_fan_out(found: LiveResults) -> Iterator[str]:
         f"Heartbeats are rare. `server` and `clients` are what these had of a core each: where the "
         f"server has all of its own, the clients are not what is measured, who read every few "
         f"milliseconds and tell frames by their boundaries. Redis and "
-        f"PostgreSQL are on the clients' core."
+        f"PostgreSQL are on the clients' core. One write(2) for each reader is the least that a "
+        f"server can do: what that reaches of another is the most that anybody could."
     )
     yield from ("", _disturbance(samples))
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.contenders import NAIVE
 from benchmarks.data import fill
 from benchmarks.live import (
+    BARE,
     DURABLE_SQLITE,
     FERRULE,
     FERRULE_POSTGRESQL,
@@ -159,6 +160,12 @@ def test_targets_are_judged() -> None:
         "Ferrule, POST with an event: ≥ 8 x FastAPI, naive": ("8.50", True),
     }
     assert not list(live_verdicts(LiveResults()))
+    found.fan_out = {BARE.key: fanned(BARE, 110, 220, 330), **found.fan_out}
+    assert [each.figure for each in live_verdicts(found)][:3] == [
+        "0.90 (at most 1.10)",
+        "2.00 (at most 2.54)",
+        "18.00 (at most 22.00)",
+    ]
 
 
 def test_turns_are_compared_one_by_one_and_disturbed_ones_left_out() -> None:
@@ -207,7 +214,7 @@ def test_ferrule_is_measured_beside_the_floor(
     monkeypatch.setattr(latency, "READERS", 5)
     monkeypatch.setattr(idle, "SETTLE", 0.0)
     stores = Stores({"sqlite": fill(f"sqlite:///{tmp_path}/bench.db")}, "")
-    found = fanout.run([RAW, FERRULE], stores, PLAN)
+    found = fanout.run([BARE, RAW, FERRULE], stores, PLAN)
     for result in found.values():
         assert result.frame == 218
         assert all(sample.rate > 0 and not sample.lost for sample in result.samples)

@@ -73,9 +73,9 @@ class Connection(asyncio.Protocol):
             each.transport.write(built)
 
 
-async def main() -> None:
+async def main(protocol: type[Connection] = Connection) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "127.0.0.1", int(sys.argv[1]), backlog=2048)
+    server = await loop.create_server(protocol, "127.0.0.1", int(sys.argv[1]), backlog=2048)
     await server.serve_forever()
 
 
