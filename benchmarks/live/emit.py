@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from benchmarks.contenders import FERRULE as GENERATED
@@ -13,10 +13,13 @@ from benchmarks.rounds import Plan, calm, wait
 from benchmarks.samples import Sample, take
 from benchmarks.server import served
 
-_APP = "uvicorn benchmarks.live.contenders.arena:app --port {port} --no-access-log"
-_CHECKED = {"user": GENERATED.user, "output": GENERATED.output}
-SILENT = Contender("silent", "Ferrule, POST", _APP, path="/api/v1/prebuilt-items", **_CHECKED)
-TOLD = Contender("told", "Ferrule, POST with an event", _APP, path="/api/v1/told-items", **_CHECKED)
+TOLD = replace(GENERATED, name=f"{GENERATED.name}, with an event")
+SILENT = replace(
+    GENERATED,
+    key="silent",
+    name=f"{GENERATED.name}, without events",
+    command=GENERATED.command.replace("ferrule.asgi", "benchmarks.live.contenders.silent"),
+)
 EMIT_CONTENDERS = (NAIVE, SILENT, TOLD)
 
 
