@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -19,7 +20,11 @@ from ferrule.streams.wire import EXTENSION, FrameWire, Message
 from tests.streams.peer import CLOSE, CONT, PING, PONG, TEXT, Peer, frame, served, soon
 
 ABORT = 0.3
-LARGE = Message(b"x" * 100_000)
+LARGE, SMALL = Message(b"x" * 100_000), Message(b"x" * 5_000)
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +109,25 @@ class Live:
         while self.wire.flowing:
             self.wire.write(LARGE)
             await asyncio.sleep(0)
+
+
+class Answering(Live):
+    """The same beside answers of HTTP: large ones, or such that never end."""
+
+    def __init__(self, *, complete: bool) -> None:
+        super().__init__()
+        self.complete = complete
+        self.answering = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            return await super().__call__(scope, receive, send)
+        body = {"type": "http.response.body", "body": bytes(0 if not self.complete else 10_000_000)}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({**body, "more_body": not self.complete})
+        self.answering = True
+        while not self.complete and (await receive())["type"] != "http.disconnect":
+            pass
 
 
 def test_what_it_stands_on_is_there() -> None:
@@ -208,7 +232,7 @@ async def test_a_peer_that_vanishes_is_noticed() -> None:
         assert app.code in (1005, 1006)
 
 
-@pytest.mark.parametrize("how", ["wire", "uvicorn", "peer"])
+@pytest.mark.parametrize("how", ["wire", "uvicorn", "peer", "half"])
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_w4_who_does_not_read_is_aborted(how: str, loop: Any) -> None:
     # uvicorn closes whom its own pings do not reach, and then waits for them to read.
@@ -224,9 +248,53 @@ def test_w4_who_does_not_read_is_aborted(how: str, loop: Any) -> None:
                 app.wire.close(4008)
             elif how == "peer":
                 peer.send(CLOSE, b"\x03\xe8")
+            elif how == "half":
+                peer.writer.write_eof()
             assert app.wire.buffered
             await app.over(server)
             assert asyncio.get_running_loop().time() - began < ABORT + 1
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@on_both_loops
+async def test_w4_who_says_that_nothing_more_comes_is_gone() -> None:
+    app = Live()
+    audience = Audience[str]()
+    async with served(app) as server, Peer(server.port) as peer:
+        await soon(lambda: app.wire.flowing)
+        audience.add("it", app.wire)
+        # Of more than this the transport would say that it is too much.
+        while app.wire.buffered < 10_000:
+            app.wire.write(SMALL)
+            await asyncio.sleep(0)
+        assert app.wire.flowing
+        peer.writer.write_eof()
+        await soon(lambda: app.protocol.transport.is_closing())
+        assert audience.send(SMALL, lambda _: False) == ["it"]
+        app.wire.close(4503)
+        # It would read for as long as anything comes.
+        await app.over(server)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("complete", [True, False], ids=["unread", "under way"])
+def test_w4_no_handshake_before_the_last_answer_is_taken(complete: bool, loop: Any) -> None:
+    async def scenario() -> None:
+        app = Answering(complete=complete)
+        async with served(app) as server:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setblocking(False)
+                running = asyncio.get_running_loop()
+                await running.sock_connect(client, ("127.0.0.1", cast(Any, server).port))
+                await running.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                await soon(lambda: app.answering)
+                await running.sock_sendall(client, HANDSHAKE)
+                await soon(lambda: not server.server_state.connections)
+            await soon(lambda: not server.server_state.tasks)
+        assert app.wire is None
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(scenario())

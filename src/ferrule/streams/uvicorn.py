@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -52,6 +52,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast(Any, self.scope)["extensions"] = {ABORTS: self.transport.abort}
+
+    def handle_websocket_upgrade(self) -> None:
+        before = cast("RequestResponseCycle | None", self.cycle)
+        if (before and not before.response_complete) or self.flow.write_paused:
+            # What is under way would never learn that the peer left, nor frames that it is full.
+            self.transport.abort()
+        else:
+            super().handle_websocket_upgrade()
 
 
 class Inbox:
@@ -115,6 +123,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self._unread = self._pong = b""
         self.wire.lost()
+
+    def eof_received(self) -> None:
+        # The transport closes once the peer has taken everything, if it does.
+        self._bound()
 
     def pause_writing(self) -> None:
         self.wire.stops()
@@ -325,6 +337,7 @@ METHODS = {
     "__init__": ("config", "server_state", "app_state", "_loop"),
     "connection_made": ("transport",),
     "connection_lost": ("exc",),
+    "eof_received": (),
     "pause_writing": (),
     "resume_writing": (),
     "data_received": ("data",),
@@ -392,8 +405,9 @@ def unmet() -> list[str]:
 
 
 def _changed_methods() -> Iterator[str]:
-    if not hasattr(HttpToolsProtocol, "on_message_begin"):
-        yield "uvicorn's HttpToolsProtocol has no on_message_begin"
+    for name in ("on_message_begin", "handle_websocket_upgrade"):
+        if not hasattr(HttpToolsProtocol, name):
+            yield f"uvicorn's HttpToolsProtocol has no {name}"
     for name, parameters in METHODS.items():
         method = getattr(WebSocketsSansIOProtocol, name, None)
         if method is None:
