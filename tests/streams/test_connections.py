@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -265,6 +266,24 @@ async def test_a_handshake_that_takes_its_time(
     await opening
     assert await _closed(socket) == 4503
     await socket.__aexit__(None, None, None)
+    await eventually(lambda: manager.counts() == NOTHING)
+
+
+@on_sqlite
+async def test_nobody_takes_over_a_connection(
+    actors: Actors, manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A door that says it is somebody else now does not know any more whom it let in."""
+    ann, bob = await actors("ann"), await actors("bob")
+    (door,) = [door for door in manager._doors.values() if door.renew is not None]
+
+    async def somebody_else(actor: Any, kit: Any) -> Any:
+        return replace(actor, id=UUID(bob.user["id"]))
+
+    async with ann.socket("/api/v1/cursors/1") as socket:
+        monkeypatch.setitem(manager._doors, door.name, replace(door, renew=somebody_else))
+        manager.recheck(UUID(ann.user["id"]))
+        assert await _closed(socket) == 4502
     await eventually(lambda: manager.counts() == NOTHING)
 
 

@@ -385,7 +385,9 @@ class ConnectionManager:
         # A door of somebody who knows no way back lets in for good.
         if door is None or door.renew is None:
             return actor
-        return await door.renew(actor, self._kit)
+        now = await door.renew(actor, self._kit)
+        # Somebody else does not take a connection over.
+        return now if now is not None and now.id == actor.id else None
 
     async def _tick_all(self) -> None:
         loop = asyncio.get_running_loop()
