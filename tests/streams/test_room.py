@@ -503,6 +503,21 @@ async def test_a_late_word_of_it_while_somebody_reads_what_it_was() -> None:
     assert sink.got[-4:] == ["reset e1:0", "e1:1", "e1:2", "live e1:2"]
 
 
+@jumping
+async def test_a_read_of_before_it_was_replaced_is_not_shared() -> None:
+    house = House()
+    house.commit(5)
+    sink, _ = await house.live()
+    async with house.slow_reads():
+        house.join(Position(5, "e0"))
+        await asyncio.sleep(NEAR)
+        house.log.remove(STREAM)
+        house.commit(2)
+        house.room.told("e0", 5)
+        await asyncio.sleep(NEAR)
+    assert sink.got[-4:] == ["reset e1:0", "e1:1", "e1:2", "live e1:2"]
+
+
 # What is committed while somebody reads.
 
 

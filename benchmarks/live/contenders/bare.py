@@ -13,7 +13,7 @@ descriptors: list[int] = []
 
 
 class Connection(raw.Connection):
-    """Drops what a full socket does not take, which nobody who serves anybody could do."""
+    """It takes for granted that no socket is ever full, and that nobody leaves."""
 
     def data_received(self, data: bytes) -> None:
         known = self in raw.readers

@@ -23,8 +23,8 @@ class Audience(Generic[Member]):
 
     def __init__(self) -> None:
         self._members: dict[Member, FrameWire | None] = {}
-        self._sorted = True
-        """Whether the three below are as the wires are now."""
+        self._divided = True
+        """Whether the three below are as members and wires are now."""
         self._direct: list[Member] = []
         self._writes: list[Write] = []
         self._others: list[Member] = []
@@ -55,20 +55,24 @@ class Audience(Generic[Member]):
             self.changed()
 
     def changed(self) -> None:
-        """A wire began to flow, or stopped."""
-        if self._sorted:
-            self._sorted = False
+        """A member came or left; a wire began to flow, or stopped.
+
+        It may be called amid `send`, which goes on over the lists of before: so these are replaced.
+        """
+        if self._divided:
+            self._divided = False
             self._direct, self._writes, self._others = [], [], []
 
     def send(
         self, message: Message, otherwise: Callable[[Member], bool], but: Member | None = None
     ) -> list[Member]:
-        """Send a message to all of them; to those without a wire that flows, by `otherwise`.
+        """Send a message to all of them: directly, then by `otherwise` to those whose wire does not
+        flow, or who have none.
 
-        Returns who did not take it.
+        Returns who did not take it, by what `otherwise` says or because writing raised.
         """
-        if not self._sorted:
-            self._sort()
+        if not self._divided:
+            self._divide()
         direct, writes, others = self._direct, self._writes, self._others
         if but is not None and but in self._members:
             if but in others:
@@ -78,7 +82,7 @@ class Audience(Generic[Member]):
                 writes[direct.index(but)] = _skip
         frame = message.frame if writes else b""
         missed: list[Member] = []
-        # A member may stop flowing by this; its place in these lists is the same until the end.
+        # Who stops flowing by this has got it, and each is in the list once.
         for write in writes:
             try:
                 write(frame)
@@ -89,14 +93,14 @@ class Audience(Generic[Member]):
         missed += [member for member in others if not otherwise(member)]
         return missed
 
-    def _sort(self) -> None:
+    def _divide(self) -> None:
         for member, wire in self._members.items():
             if wire is not None and wire.flowing:
                 self._direct.append(member)
                 self._writes.append(wire.transport.write)
             else:
                 self._others.append(member)
-        self._sorted = True
+        self._divided = True
 
 
 def _skip(frame: bytes) -> None:

@@ -212,10 +212,12 @@ class Room:
         self.spawn = spawn
         self._read = read
         self._emptied = emptied
-        self._pages: dict[tuple[str | None, int, Head], _Shared] = {}
+        self._pages: dict[tuple[str | None, int, Head, int], _Shared] = {}
         self._mending: asyncio.Task[None] | None = None
         self._doubted = False
         """Whether somebody spoke of another epoch since the log was asked."""
+        self._epochs = 0
+        """How often somebody spoke of another epoch than the one before."""
 
     def offer(self, epoch: str | None, events: Sequence[Event]) -> None:
         """Hand what was committed to those who are live, each event once and in order."""
@@ -289,7 +291,7 @@ class Room:
 
         That loses nothing: nothing was spoken of since it was asked for.
         """
-        key = epoch, after, self.seen
+        key = epoch, after, self.seen, self._epochs
         shared = self._pages.get(key)
         if shared is None:
             task = self.spawn(self._persistent(after), "reading")
@@ -304,7 +306,7 @@ class Room:
                 if self._pages.get(key) is shared:
                     del self._pages[key]
                 shared.task.cancel()
-        if key[-1] == self.seen:
+        if key[2:] == (self.seen, self._epochs):
             # Where it has less than was spoken of before, that is not so, or not any more.
             self.seen = page.epoch, page.top
         return page
@@ -342,9 +344,10 @@ class Room:
             self._recent.clear()
 
     def _hand_over(self, event: Event) -> None:
+        message, epoch = event.message, self.epoch or ""
+        # From here on nothing may keep it from any of them.
         self.top = event.offset
-        epoch = self.epoch or ""
-        slow = self.live.send(event.message, lambda reader: reader.takes(event, epoch))
+        slow = self.live.send(message, lambda reader: reader.takes(event, epoch))
         for reader in slow:
             self.live.discard(reader)
             reader.fall_behind(event.offset - 1)
@@ -359,6 +362,7 @@ class Room:
         else:
             doubtful = self.seen[0] not in (None, epoch)
         self._doubted = self._doubted or doubtful
+        self._epochs += epoch != self.seen[0]
         if epoch != self.seen[0] or top > self.seen[1]:
             self.seen = epoch, top
 

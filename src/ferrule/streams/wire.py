@@ -68,7 +68,7 @@ class Wire(Protocol):
     """Set by an application that looks after the connection itself: whether the peer is alive, and
     how it ends when the server stops."""
     on_flowing: Callable[[], None] | None
-    """Called when it flows again."""
+    """Called when it flows again, to write what was kept until then before anything else is."""
     on_lost: Callable[[], None] | None
     """Called once, when nothing can be sent or received any more."""
 
@@ -116,7 +116,11 @@ class Owner(Protocol):
 
 
 class FrameWire:
-    """Writes prebuilt frames into the transport; a protocol of ours says how it fares."""
+    """Writes prebuilt frames into the transport; a protocol of ours says how it fares.
+
+    Whoever has it in an `Audience` is written to past it, for as long as `flowing` is true: that is
+    changed by `flows` and `stops` alone, which tell the audiences.
+    """
 
     __slots__ = (
         *("_owner", "audiences", "drains", "flowing", "heard_at", "on_flowing", "on_lost"),
@@ -159,7 +163,11 @@ class FrameWire:
         """At once: the server's own task outlives the application, and sees to the end."""
 
     def flows(self) -> None:
-        """The protocol says that the transport takes messages, for the first time or again."""
+        """The protocol says that the transport takes messages, for the first time or again.
+
+        `on_flowing` writes what was kept meanwhile, at once: when this returns, all of it is
+        written, or the wire has stopped again.
+        """
         self._set_flowing(True)
         if self.on_flowing is not None:
             self.on_flowing()
