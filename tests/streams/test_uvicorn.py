@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -112,22 +113,35 @@ class Live:
 
 
 class Answering(Live):
-    """The same beside answers of HTTP: large ones, or such that never end."""
+    """The same beside answers of HTTP, which may never end."""
 
-    def __init__(self, *, complete: bool) -> None:
+    def __init__(self, *, complete: bool, size: int) -> None:
         super().__init__()
         self.complete = complete
+        self.body = bytes(size)
         self.answering = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
             return await super().__call__(scope, receive, send)
-        body = {"type": "http.response.body", "body": bytes(0 if not self.complete else 10_000_000)}
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({**body, "more_body": not self.complete})
+        more = not self.complete
+        await send({"type": "http.response.body", "body": self.body, "more_body": more})
         self.answering = True
-        while not self.complete and (await receive())["type"] != "http.disconnect":
+        while more and (await receive())["type"] != "http.disconnect":
             pass
+
+
+@asynccontextmanager
+async def asking(server: Any) -> AsyncIterator[socket.socket]:
+    """A connection that has sent a request of HTTP, and reads nothing."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", server.port))
+        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        yield client
 
 
 def test_what_it_stands_on_is_there() -> None:
@@ -278,20 +292,25 @@ async def test_w4_who_says_that_nothing_more_comes_is_gone() -> None:
         await app.over(server)
 
 
+@on_both_loops
+async def test_w4_the_answer_to_who_sends_no_more_and_reads_nothing_ends() -> None:
+    app = Answering(complete=False, size=10_000_000)
+    async with served(app) as server, asking(server) as client:
+        await soon(lambda: app.answering)
+        client.shutdown(socket.SHUT_WR)
+        await soon(lambda: not server.server_state.connections)
+        await soon(lambda: not server.server_state.tasks)
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("complete", [True, False], ids=["unread", "under way"])
 def test_w4_no_handshake_before_the_last_answer_is_taken(complete: bool, loop: Any) -> None:
     async def scenario() -> None:
-        app = Answering(complete=complete)
+        app = Answering(complete=complete, size=10_000_000 if complete else 0)
         async with served(app) as server:
-            with socket.socket() as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                client.setblocking(False)
-                running = asyncio.get_running_loop()
-                await running.sock_connect(client, ("127.0.0.1", cast(Any, server).port))
-                await running.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asking(server) as client:
                 await soon(lambda: app.answering)
-                await running.sock_sendall(client, HANDSHAKE)
+                await asyncio.get_running_loop().sock_sendall(client, HANDSHAKE)
                 await soon(lambda: not server.server_state.connections)
             await soon(lambda: not server.server_state.tasks)
         assert app.wire is None

@@ -3,8 +3,8 @@
 It is uvicorn's for every route: who sends by ASGI notices nothing. Beyond that an application gets
 a `FrameWire`, a peer that does not read is aborted instead of waited for, what waits for the
 application and for the peer is bounded, and an idle connection holds little memory. `unmet` says
-whether uvicorn and websockets still are what this stands on. Of HTTP a request has what aborts its
-connection, for event streams.
+whether uvicorn and websockets still are what this stands on. A request of HTTP has what aborts its
+connection, for event streams, and does not wait for a peer that is gone.
 """
 
 import asyncio
@@ -47,11 +47,18 @@ _writable.set()
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP of uvicorn; the scope has under `extensions` how the connection is aborted."""
+    """HTTP of uvicorn; the scope has under `extensions` how the connection is aborted.
+
+    What ends a connection reaches the request that is under way on it.
+    """
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast(Any, self.scope)["extensions"] = {ABORTS: self.transport.abort}
+
+    def eof_received(self) -> None:
+        # The transport closes once the peer has taken everything; the request ends with it.
+        self.loop.call_later(ABORT, self.transport.abort)
 
     def handle_websocket_upgrade(self) -> None:
         before = cast("RequestResponseCycle | None", self.cycle)
@@ -405,7 +412,7 @@ def unmet() -> list[str]:
 
 
 def _changed_methods() -> Iterator[str]:
-    for name in ("on_message_begin", "handle_websocket_upgrade"):
+    for name in ("on_message_begin", "eof_received", "handle_websocket_upgrade"):
         if not hasattr(HttpToolsProtocol, name):
             yield f"uvicorn's HttpToolsProtocol has no {name}"
     for name, parameters in METHODS.items():
