@@ -2,10 +2,15 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import Response
+from sqlalchemy import select
 
+from ferrule import Ferrule
+from ferrule.db import Database
+from ferrule.modules.rooms.models import Room, RoomMember
 from ferrule.testing import ActorClient, Actors
 from tests.modules.rooms.conftest import Make, Say, Told, id_of, member
 
@@ -281,6 +286,31 @@ async def test_marks_that_are_set_at_once_end_at_the_highest(
     ]
     assert marks == sorted(set(marks))
     assert marks[-1] == 20
+
+
+async def test_who_is_added_meanwhile_posts_another_message(
+    actors: Actors, app: Ferrule, make: Make, say: Say, told: Told
+) -> None:
+    """Not one that they posted before, also without a key."""
+    ann, bob = await actors("ann"), await actors("bob")
+    room = await make(ann, bob)
+    before = await say(bob, room, "Before")
+    await bob.delete(member(room, bob))
+    async with app.kit[Database].write() as session:
+        id = UUID(id_of(room))
+        await session.execute(select(Room.id).where(Room.id == id).with_for_update())
+        session.add(
+            RoomMember(room_id=id, user_id=UUID(bob.user["id"]), role="member", added=False)
+        )
+        await session.flush()
+        posting = asyncio.create_task(bob.post(f"{room}/messages", json={"text": "After"}))
+        await asyncio.sleep(0.2)
+        assert not posting.done()
+    answer = await posting
+    assert answer.status_code == 201
+    assert answer.json()["id"] != before["id"]
+    assert [each["text"] for each in await history(ann, room)] == ["After", "Before"]
+    assert (await told(f"rooms/{id_of(room)}"))[-1]["data"]["text"] == "After"
 
 
 async def test_who_is_removed_meanwhile_posts_no_more(

@@ -193,6 +193,8 @@ async def _posted(
     """What the actor posted with this key; `NotAMember`. From here on the room is locked."""
     if (await enter(session, actor, id)).me is None:
         raise NotAMember
+    if key is None:
+        return None
     message = await session.scalar(
         _MESSAGES.where(
             RoomMessage.room_id == id,
