@@ -715,13 +715,25 @@ async def test_a_stream_that_nothing_is_left_of_is_begun_again(
     assert [event.offset for event in reader.events] == [1, 2, 3]
 
 
+async def test_a_stream_that_was_emptied_a_moment_ago_is_kept(
+    log: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferrule.streams.retention.AT_ONCE", 4)
+    await _fill(log, 8)
+    await _age(log, up_to=8, days=1.01)
+    assert await log.kit[Retention].trim() == 8
+    left = await log.stored(SHORT)
+    assert left is not None
+    assert (left.top, left.floor) == (8, 8)
+
+
 async def test_readers_behind_the_floor_are_told(
     log: Ledger, read: Callable[..., Awaitable[Sink]]
 ) -> None:
     await _fill(log, 25)
     live = await read(Position(0), SHORT)
     await log.kit[Retention].trim()
-    places = {0: None, 3: "reset 15", 14: "reset 15", 15: None, 20: None, 25: None}
+    places = {0: "reset 15", 3: "reset 15", 14: "reset 15", 15: None, 20: None, 25: None}
     for offset, told in places.items():
         reader = await read(Position(offset), SHORT)
         assert reader.said == ([told] if told else [])

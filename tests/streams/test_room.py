@@ -13,7 +13,7 @@ from ferrule.errors import Unavailable
 from ferrule.streams import room as room_file
 from ferrule.streams.events import Event, Page
 from ferrule.streams.position import Position
-from ferrule.streams.room import AGAIN, GAP, MAX_AHEAD, PAGE, Reader, Room, Stopped
+from ferrule.streams.room import AGAIN, GAP, MAX_AHEAD, PAGE, Place, Reader, Room, Stopped
 from ferrule.streams.wire import FrameWire
 from tests.streams.simulation.clock import jumping
 from tests.streams.simulation.database import Log
@@ -105,10 +105,10 @@ class House:
             self.room.offer(appended.epoch, appended.events)
         return list(appended.events)
 
-    def hint(self) -> None:
+    def hint(self, stood: Place | None = None) -> None:
         """Tell of the stream's head without its events."""
         life = self.log.streams[STREAM]
-        self.room.told(life.epoch, life.top)
+        self.room.told(life.epoch, life.top, stood)
 
     @asynccontextmanager
     async def slow_reads(self) -> AsyncIterator[None]:
@@ -216,12 +216,15 @@ async def test_without_a_place_it_gets_what_comes() -> None:
 
 
 @jumping
-async def test_0_is_all_that_is_kept() -> None:
+async def test_0_is_all_that_is_kept_and_tells_if_it_is_not_all() -> None:
     house = House()
     house.commit(5)
+    whole, _ = await house.live(Position(0))
+    assert whole.offsets == [1, 2, 3, 4, 5]
+    # It may be the place of somebody who left when there was nothing yet.
     house.log.trim(STREAM, 3)
     sink, _ = await house.live(Position(0))
-    assert sink.got == ["begun e0:5", "e0:4", "e0:5", "live e0:5"]
+    assert sink.got == ["begun e0:5", "reset e0:3", "e0:4", "e0:5", "live e0:5"]
 
 
 @jumping
@@ -302,6 +305,42 @@ async def test_a_log_that_is_younger_than_its_reader() -> None:
     sink, _ = await house.live(Position(9, "e0"))
     house.commit()
     assert sink.got == ["begun e0:5", "reset e0:5", "live e0:5", "e0:6"]
+
+
+@pytest.mark.parametrize("found", ["looking", "reading"])
+@jumping
+async def test_a_log_that_goes_back_under_its_readers(found: str) -> None:
+    house = House()
+    house.commit(9)
+    sink, reader = await house.live()
+    house.log.go_back(STREAM, 6)
+    if found == "looking":
+        stood = house.room.place
+        house.hint(stood)
+        await asyncio.sleep(NEAR)
+        assert reader in house.room.live
+    else:
+        late, _ = await house.live(Position(0))
+        assert late.offsets == [1, 2, 3, 4, 5, 6]
+    house.commit(2)
+    await asyncio.sleep(NEAR)
+    assert sink.got[2:] == ["reset e0:6", "live e0:6", "e0:7", "e0:8"]
+    assert len(house.asked) < 8
+
+
+@jumping
+async def test_what_was_asked_before_is_no_log_that_went_back() -> None:
+    house = House()
+    house.commit(2)
+    sink, _ = await house.live()
+    stood = house.room.place
+    house.commit()
+    house.room.told("e0", 2, stood)
+    async with house.slow_reads():
+        house.join(Position(1, "e0"))
+        await asyncio.sleep(NEAR)
+        house.commit()
+    assert sink.got[2:] == ["e0:3", "e0:4"]
 
 
 @jumping

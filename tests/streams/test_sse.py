@@ -121,7 +121,7 @@ async def test_where_it_goes_on(app: Ferrule, actors: Actors, boards: Boards, po
         ("", f"{epoch}:2", ["ev", "live"]),
         ("", f"{epoch}:1", ["ev", "ev", "live"]),
         ("", f"{epoch}:0", ["reset", "ev", "ev", "live"]),
-        ("", "0", ["ev", "ev", "live"]),
+        ("", "0", ["reset", "ev", "ev", "live"]),
         ("", "other:3", ["reset", "ev", "ev", "live"]),
         ("", "9", ["reset", "live"]),
         ("", "3", ["live"]),
@@ -226,7 +226,13 @@ async def test_pages(app: Ferrule, actors: Actors, boards: Boards) -> None:
         assert (page["reset"], page["top"], page["epoch"]) == (reset, 120, epoch), query
     async with app.kit[Database].write() as session:
         await session.execute(update(STREAMS).where(STREAMS.c.name == board).values(floor=110))
-    for since, reset in (("0", False), (f"{epoch}:0", True), ("109", True), ("110", False)):
+    for since, reset in (
+        ("", False),
+        ("0", True),
+        (f"{epoch}:0", True),
+        ("109", True),
+        ("110", False),
+    ):
         page = (await ann.get(f"{url}?since={since}&limit=1")).json()
         assert (page["items"][0]["offset"], page["reset"]) == (111, reset), since
 

@@ -70,15 +70,14 @@ async def read_stream(
             await kit[Channels].authorize(session, who, target)
 
     await authorize(actor)
+    since = Position.parse(query.since) if query.since else None
     if prefers_events(",".join(request.headers.getlist("accept"))):
-        since = Position.parse(query.since) if query.since else None
         if last_event_id:
             since = Position.parse(last_event_id, ("header", "last-event-id"))
         stream = EventStream(
             kit[Hub], request, actor, target, authorize, stalled=kit[StreamsSettings].stalled
         )
         return EventStreamResponse(manager, stream, since)
-    since = Position.parse(query.since or "0")
     waiting = Waiting(kit[Hub], request, actor, target, authorize)
     page, reset = await waiting.page(manager, since, query.limit, query.wait)
     head = {"epoch": page.epoch, "top": page.top, "reset": reset}

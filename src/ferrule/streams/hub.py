@@ -185,12 +185,13 @@ class Hub:
         rooms = [room for name in streams if (room := self._rooms.get(name)) and room.live]
         if not rooms:
             return
+        stood = [room.place for room in rooms]
         names = [room.stream for room in rooms]
         heads = select(Stream.name, Stream.epoch, Stream.top).where(Stream.name.in_(names))
         async with asyncio.timeout(DEADLINE), self._database.read() as session:
             found = {row.name: (row.epoch, row.top) for row in await session.execute(heads)}
-        for room in rooms:
-            room.told(*found.get(room.stream, (None, 0)))
+        for room, place in zip(rooms, stood, strict=True):
+            room.told(*found.get(room.stream, (None, 0)), place)
 
 
 def _hint(appended: Appended) -> bytes:

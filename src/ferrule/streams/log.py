@@ -23,7 +23,7 @@ from sqlalchemy import Uuid as UuidType
 
 from ferrule.db.statements import Driver, Prebuilt, PrebuiltInsert, PrebuiltWrite, prebuilt
 from ferrule.db.types import UtcDateTime, utcnow
-from ferrule.streams.channels import Channels
+from ferrule.streams.channels import CONTROL, Channels
 from ferrule.streams.events import MAX_TYPE, Emitted, Event, Page, data_json
 from ferrule.streams.models import Stream, StreamEvent, new_epoch, new_stream_id
 
@@ -72,12 +72,13 @@ async def append(session: "WriteSession", emitted: Sequence[Emitted]) -> list[Ap
     """Give events their offsets, and store them in the session's transaction.
 
     It is the last thing that a transaction does, because the streams are locked until its end; in
-    the order of their names, so that no two wait for each other.
+    the order of their names, so that no two wait for each other. The control stream is everybody's:
+    it comes after all that may have to be waited for.
     """
     by_stream: dict[str, list[Emitted]] = {}
     for each in emitted:
         by_stream.setdefault(each.stream, []).append(each)
-    heads = [_head(name, by_stream[name]) for name in sorted(by_stream)]
+    heads = [_head(name, by_stream[name]) for name in sorted(by_stream, key=_turn)]
     raised = (await session.execute(_raising(session.dialect), heads)).all()
     appended: list[Appended] = []
     rows: list[dict[str, Any]] = []
@@ -219,6 +220,10 @@ _PAGE = prebuilt(
     .order_by(StreamEvent.offset)
     .limit(bindparam("limit", type_=BigInteger()))
 )
+
+
+def _turn(name: str) -> tuple[bool, str]:
+    return name == CONTROL, name
 
 
 def _head(name: str, events: Sequence[Emitted]) -> dict[str, Any]:

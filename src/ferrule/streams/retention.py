@@ -102,7 +102,8 @@ class Retention:
         if head is None:
             return 0
         if head.floor == head.top:
-            return await _forget(session, head)
+            # It may have been emptied a moment ago.
+            return await _forget(session, head) if head.oldest_at < before else 0
         # By the last one that is old: where a clock went back, those before it are no younger.
         last = select(func.max(EVENTS.c.offset)).where(
             EVENTS.c.stream_id == id, EVENTS.c.at < before

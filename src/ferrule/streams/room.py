@@ -32,6 +32,8 @@ ReadPage = Callable[[str, int, int], Awaitable[Page]]
 """Reads a stream: its name, after which offset, how many events."""
 Head = tuple[str | None, int]
 """The epoch and the top of a stream."""
+Place = tuple[str | None, int | None]
+"""The same of those who are live; no top while nobody is."""
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 """Starts a task, which ends with the hub at the latest."""
 
@@ -86,8 +88,6 @@ class Reader:
         self.epoch: str | None = since.epoch if since else None
         self.last = since.offset if since else -1
         self._from_top = since is None
-        # Without an epoch, 0 means all that is kept: nothing is missing before it.
-        self._from_floor = since is not None and since.epoch is None and since.offset == 0
         self._begun = False
         self._task: asyncio.Task[None] | None = None
 
@@ -157,8 +157,6 @@ class Reader:
             if self._from_top:
                 self.epoch, self.last = page.epoch, page.top
                 return []
-            if self._from_floor:
-                self.last = page.floor
         replaced = self.epoch is not None and page.epoch != self.epoch
         self.epoch = page.epoch
         if replaced or self.last < page.floor:
@@ -244,9 +242,18 @@ class Room:
         if not self._lags():
             self._ahead.clear()
 
-    def told(self, epoch: str | None, top: int) -> None:
-        """What the database has of the stream; looks whether a last event was missed."""
+    @property
+    def place(self) -> Place:
+        """Where those who are live stand, for `told`."""
+        return self.epoch, self.top
+
+    def told(self, epoch: str | None, top: int, stood: Place | None = None) -> None:
+        """What the database has of the stream; looks whether a last event was missed.
+
+        `stood` is where those who are live were when it was asked.
+        """
         self._spoken_of(epoch, top)
+        self._compare(epoch, top, stood)
         self._mend()
 
     def admit(self, reader: Reader) -> bool:
@@ -295,7 +302,7 @@ class Room:
         shared = self._pages.get(key)
         if shared is None:
             task = self.spawn(self._persistent(after), "reading")
-            shared = self._pages[key] = _Shared(task)
+            shared = self._pages[key] = _Shared(task, self.place)
         shared.waiting += 1
         try:
             page = await asyncio.shield(shared.task)
@@ -309,6 +316,8 @@ class Room:
         if key[2:] == (self.seen, self._epochs):
             # Where it has less than was spoken of before, that is not so, or not any more.
             self.seen = page.epoch, page.top
+        self._compare(page.epoch, page.top, shared.stood)
+        self._mend()
         return page
 
     async def mended(self) -> None:
@@ -366,6 +375,14 @@ class Room:
         if epoch != self.seen[0] or top > self.seen[1]:
             self.seen = epoch, top
 
+    def _compare(self, epoch: str | None, top: int, stood: Place | None) -> None:
+        """Doubt a log that has less than was handed over before it was asked.
+
+        It went back under its readers: to a backup, or to a copy that had not got everything.
+        """
+        if stood is not None and stood[1] is not None and epoch == stood[0] and top < stood[1]:
+            self._doubted = True
+
     def _mend(self, after: float = 0.0) -> None:
         if self._lags() and (self._mending is None or self._mending.done()):
             self._mending = self.spawn(self._bring_up(after), "mending")
@@ -422,4 +439,6 @@ class _Shared:
     """A page that several wait for; when none does any more, it is not read."""
 
     task: asyncio.Task[Page]
+    stood: Place
+    """Where those who are live stood when it was asked for."""
     waiting: int = 0

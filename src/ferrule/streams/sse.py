@@ -232,15 +232,18 @@ class Waiting(Peer):
         self._come = asyncio.Event()
 
     async def page(
-        self, manager: ConnectionManager, since: Position, limit: int, seconds: float
+        self, manager: ConnectionManager, since: Position | None, limit: int, seconds: float
     ) -> tuple[Page, bool]:
-        """The page after a place, waited for if it is empty; whether events are missing between."""
+        """The page after a place, waited for if it is empty; whether events are missing between.
+
+        None: the first that is kept, before which nothing is missing.
+        """
         page, reset = await self._read(since, limit)
         if page.rows or reset or seconds <= 0:
             return page, reset
         await manager.enter(self)
         try:
-            await self._wait(since, seconds)
+            await self._wait(Position(page.top, page.epoch), seconds)
             # Who lost their login or their right meanwhile is not told what happened then.
             actor = await manager.renew(self.actor)
             if actor is None or actor.expired:
@@ -269,12 +272,12 @@ class Waiting(Peer):
             pass
         self._come.set()
 
-    async def _read(self, since: Position, limit: int) -> tuple[Page, bool]:
-        page = await self._hub.read(self._stream, since.offset, limit)
+    async def _read(self, since: Position | None, limit: int) -> tuple[Page, bool]:
+        page = await self._hub.read(self._stream, since.offset if since else 0, limit)
+        if since is None:
+            return page, False
         anew = since.epoch is not None and since.epoch != page.epoch
-        # Without an epoch, 0 means all that is kept: nothing is missing before it.
-        trimmed = since != Position(0) and since.offset < page.floor
-        if anew or trimmed:
+        if anew or since.offset < page.floor:
             return await self._hub.read(self._stream, page.floor, limit), True
         return page, since.offset > page.top
 

@@ -100,7 +100,6 @@ class Client:
         self._world = world
         # What nobody ever was told by a server may be anything.
         self._made_up = since is not None
-        self._from_floor = False
         self._told = self.epoch
         self._is_live = False
 
@@ -124,8 +123,6 @@ class Client:
         while True:
             process = await self._world.any_process()
             self.sink = sink = Sink(wired=self._world.rng.random() < 0.5)
-            # That asks for what is kept: what is gone is not missed.
-            self._from_floor = self.since == Position(0)
             self._told = self.epoch
             self._is_live = False
             reader = process.hub.join(self.stream, sink, self.since, sink.wire)
@@ -163,10 +160,7 @@ class Client:
     def _ev(self, event: Event, epoch: str) -> None:
         life = self._life(epoch)
         assert self._told in (None, epoch), f"{epoch}:{event.offset} after {self.since}, no reset"
-        if self._from_floor:
-            assert event.offset - 1 in life.floors, f"{event.offset} is not the first that is kept"
-        else:
-            assert event.offset == cast(int, self.offset) + 1, f"{event.offset} after {self.since}"
+        assert event.offset == cast(int, self.offset) + 1, f"{event.offset} after {self.since}"
         assert event.message.text == life.texts[event.offset]
         self._at(epoch, event.offset)
 
@@ -180,10 +174,7 @@ class Client:
 
     def _live(self, epoch: str | None, offset: int) -> None:
         assert self._told in (None, epoch)
-        if self._from_floor:
-            assert offset == 0 or offset in self._life(epoch).floors
-        else:
-            assert offset == self.offset, f"live at {offset} after {self.since}"
+        assert offset == self.offset, f"live at {offset} after {self.since}"
         self._at(epoch, offset)
         self._is_live = True
 
@@ -205,7 +196,7 @@ class Client:
 
     def _at(self, epoch: str | None, offset: int) -> None:
         self.epoch, self.offset = self._told, _ = epoch, offset
-        self._from_floor = self._made_up = False
+        self._made_up = False
 
     def _life(self, epoch: str | None) -> Life:
         return self._world.log.lives[self.stream, cast(str, epoch)]

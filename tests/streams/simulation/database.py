@@ -82,6 +82,13 @@ class Log:
         life.top += number
         return Appended(name, life.epoch, life.floor, events)
 
+    def go_back(self, name: str, top: int) -> None:
+        """Lose the last events of a stream, as a copy that takes over may not have them."""
+        life = self.streams[name]
+        for offset in range(top + 1, life.top + 1):
+            del life.kept[offset], life.texts[offset]
+        life.top = top
+
     def trim(self, name: str, floor: int) -> None:
         life = self.streams[name]
         for offset in range(life.floor + 1, floor + 1):
