@@ -16,7 +16,7 @@ from ferrule.streams.channels import Channels
 from ferrule.streams.connections import ConnectionManager
 from ferrule.streams.control import Control, control
 from ferrule.streams.hub import Hub
-from ferrule.streams.log import Announcer, drop_personal
+from ferrule.streams.log import Announcer
 from ferrule.streams.metrics import StreamMetrics
 from ferrule.streams.models import Stream, StreamEvent, Ticket
 from ferrule.streams.node import Node
@@ -57,5 +57,4 @@ engine = Module(
     channels=(control,),
     doors=(ticket_door,),
     lifespan=lifespan,
-    on_user_deleted=drop_personal,
 )

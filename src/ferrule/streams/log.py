@@ -190,11 +190,10 @@ async def drop(session: "WriteSession", stream: str) -> None:
         await session.execute(delete(EVENTS).where(EVENTS.c.stream_id == id))
 
 
-async def drop_personal(session: "WriteSession", actor: "Actor", user_id: UUID) -> None:
-    """Remove all streams that are a user's own; the kit does it when they are deleted."""
-    for channel in session.kit[Channels]:
-        if channel.personal:
-            await drop(session, f"{channel.kind}/{user_id}")
+async def drop_personal(session: "WriteSession", user_id: UUID) -> None:
+    """Remove all streams that are a user's own; once their account is, so that none begins anew."""
+    for kind in sorted(channel.kind for channel in session.kit[Channels] if channel.personal):
+        await drop(session, f"{kind}/{user_id}")
 
 
 _PAGE = prebuilt(

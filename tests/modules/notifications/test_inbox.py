@@ -14,6 +14,7 @@ from ferrule.jobs.models import Job
 from ferrule.modules.auth import User
 from ferrule.modules.notifications import Notification, Notify, deliver, notify
 from ferrule.modules.notifications.models import NotificationPreferences
+from ferrule.streams.models import Stream
 from ferrule.testing import Actors
 from tests.modules.notifications.conftest import INBOX, JOBS, NOTIFY, Send
 
@@ -29,6 +30,23 @@ async def count(app: Ferrule, model: type[Any]) -> int:
 async def unread(client: AsyncClient) -> int:
     number: int = (await client.get(f"{INBOX}/unread")).json()["unread"]
     return number
+
+
+async def test_who_is_deleted_meanwhile_is_no_deadlock(actors: Actors, app: Ferrule) -> None:
+    root, ann = await actors("root", admin=True), await actors("ann")
+    told = Notify(user_id=UUID(ann.user["id"]), title="Hello", body="You there")
+    async with app.kit[Database].write() as session:
+        await deliver(session, Actor(id=UUID(root.user["id"])), told)
+    async with app.kit[Database].write() as session:
+        await deliver(session, Actor(id=UUID(root.user["id"])), told)
+        deleting = asyncio.create_task(root.delete(f"/api/v1/users/{ann.user['id']}"))
+        await asyncio.sleep(0.3)
+        assert not deleting.done()
+    assert (await deleting).status_code == 204
+    assert await count(app, Notification) == 0
+    async with app.kit[Database].read() as session:
+        kinds = (await session.execute(select(Stream.kind))).scalars().all()
+    assert "notifications" not in kinds
 
 
 async def test_a_notification_lives(actors: Actors) -> None:

@@ -1,14 +1,18 @@
 """An account is deleted: what becomes of its rooms, its messages and what was told of them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
 from ferrule import Ferrule
+from ferrule.db import Database
 from ferrule.jobs.worker import Worker
 from ferrule.modules.rooms import departure
+from ferrule.modules.rooms.models import RoomMember
 from ferrule.testing import ActorClient, Actors
 from tests.modules.rooms.conftest import ROOMS, Make, Say, Told, id_of
 from tests.streams.boards import silent, subscribe, until
@@ -43,6 +47,37 @@ async def test_messages_lose_their_text_and_keep_their_places(
     assert await texts(ann, room) == [(2, "ann", "Thanks"), (1, None, None)]
     assert (await ann.get(room)).json()["members"] == 1
     assert (await say(ann, room, "Bob?"))["seq"] == 3
+
+
+async def test_who_joins_while_they_are_taken_out_is_not_half_gone(
+    actors: Actors, app: Ferrule, make: Make, told: Told
+) -> None:
+    ann, bob = await actors("ann"), await actors("bob")
+    root = await actors("root", admin=True)
+    room, other = await make(ann, bob), await make(ann)
+    bobs = f"/api/v1/users/{bob.user['id']}"
+    async with app.kit[Database].write() as session:
+        session.add(
+            RoomMember(
+                room_id=UUID(id_of(other)), user_id=UUID(bob.user["id"]), role="member", added=True
+            )
+        )
+        await session.flush()
+        deleting = asyncio.create_task(root.delete(bobs))
+        await asyncio.sleep(0.3)
+        assert not deleting.done()
+    # On SQLite it comes after.
+    status = (await deleting).status_code
+    assert status in (503, 204)
+    if status == 503:
+        assert {each["user_id"] for each in (await ann.get(f"{room}/members")).json()["items"]} == {
+            ann.user["id"],
+            bob.user["id"],
+        }
+        assert (await root.delete(bobs)).status_code == 204
+    for each in (room, other):
+        assert (await ann.get(each)).json()["members"] == 1
+        assert "member.left" in [event["type"] for event in await told(f"rooms/{id_of(each)}")]
 
 
 async def test_those_who_are_left_are_told(

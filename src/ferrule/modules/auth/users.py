@@ -29,6 +29,7 @@ from ferrule.modules.auth.settings import AuthSettings, registration
 from ferrule.resources import Action, Resource
 from ferrule.schemas import changes
 from ferrule.security.passwords import PasswordHasher
+from ferrule.streams.log import drop_personal
 
 ADMIN = "admin"
 
@@ -60,6 +61,8 @@ class Users(Resource[User]):
         # Before the account is locked: who changes what it has locks that before the account.
         await session.kit[Departures].run(session, actor, id)
         await super().delete(session, actor, id, if_match)
+        # After it, because streams are what everybody locks last.
+        await drop_personal(session, id)
 
     async def react(self, session: WriteSession, actor: Actor, action: Action, row: User) -> None:
         forget(session, row.id)

@@ -6,7 +6,9 @@ from sqlalchemy import func, select, update
 
 from ferrule.actor import Actor
 from ferrule.db import WriteSession, utcnow
+from ferrule.errors import Unavailable
 from ferrule.jobs import Run, job
+from ferrule.modules.auth import User
 from ferrule.modules.rooms.members import erase, others, take_out
 from ferrule.modules.rooms.models import Room, RoomMember, RoomMessage
 from ferrule.modules.rooms.schemas import MessagesDeleted, Redaction
@@ -51,6 +53,19 @@ async def leave_all(session: WriteSession, actor: Actor, user_id: UUID) -> None:
     for first in range(0, len(told_of), AT_ONCE):
         some = told_of[first : first + AT_ONCE]
         await session.enqueue(redact_rooms, Redaction(user_id=user_id, room_ids=some))
+    await _check_gone(session, user_id)
+
+
+async def _check_gone(session: WriteSession, user_id: UUID) -> None:
+    """Raise `Unavailable` if they joined or wrote while they were taken out.
+
+    It locks the account, which joining and writing do after the room: from here on nobody can.
+    """
+    await session.execute(select(User.id).where(User.id == user_id).with_for_update())
+    joined = select(RoomMember.id).where(RoomMember.user_id == user_id)
+    written = select(RoomMessage.id).where(RoomMessage.author_id == user_id)
+    if await session.scalar(joined.union_all(written).limit(1)) is not None:
+        raise Unavailable("They were active at the same moment. Try again shortly.")
 
 
 async def _leave(session: WriteSession, actor: Actor, room: Room, user_id: UUID) -> None:
