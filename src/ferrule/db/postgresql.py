@@ -20,6 +20,7 @@ from ferrule.errors import Unavailable
 
 log = structlog.get_logger("ferrule.db")
 
+DEADLOCK = "40P01"
 FAILED = "failed"
 """Where the record of a connection says that a statement failed since it was last looked at."""
 SWALLOWED = (
@@ -63,7 +64,13 @@ class PostgreSQLDriver:
         try:
             if not several:
                 text, arguments = statements[0]
-                return [await connection.fetch(text, *arguments)]
+                try:
+                    return [await connection.fetch(text, *arguments)]
+                except Exception as error:
+                    if getattr(error, "sqlstate", None) != DEADLOCK:
+                        raise
+                    # All of it was undone, and whom it waited for goes on.
+                    return [await connection.fetch(text, *arguments)]
             async with connection.transaction():
                 return [await connection.fetch(text, *args) for text, args in statements]
         except BaseException as error:

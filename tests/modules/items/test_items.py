@@ -1,9 +1,14 @@
 """Items, as the API documents them; what holds for every generated resource is proved by them."""
 
 import asyncio
+from uuid import UUID
 
 from httpx import AsyncClient
+from sqlalchemy import select
 
+from ferrule import Ferrule
+from ferrule.db import Database
+from ferrule.modules.auth import User
 from ferrule.testing import Actors
 
 ITEMS = "/api/v1/items"
@@ -155,3 +160,20 @@ async def test_a_patch_names_what_it_changes(actors: Actors) -> None:
     assert (await ann.patch(address, json={"description": None})).json()["description"] is None
     unchanged = await ann.patch(address, json={})
     assert (unchanged.status_code, unchanged.json()["revision"]) == (200, 2)
+
+
+async def test_a_new_item_whose_owner_is_being_changed_is_stored(
+    actors: Actors, app: Ferrule
+) -> None:
+    """Each waits for the other, on PostgreSQL: for the owner's stream, and for the owner."""
+    ann = await actors("ann")
+    await ann.post(ITEMS, json={"name": "Milk"})
+    id = UUID(ann.user["id"])
+    async with app.kit[Database].write() as session:
+        await session.execute(select(User.id).where(User.id == id).with_for_update())
+        posting = asyncio.create_task(ann.post(ITEMS, json={"name": "Bread"}))
+        await asyncio.sleep(0.3)
+        assert not posting.done()
+        session.emit(f"items/{id}", "told", {})
+    assert (await posting).status_code == 201
+    assert len((await ann.get(ITEMS)).json()["items"]) == 2
