@@ -472,3 +472,31 @@ async def test_fifty_are_cancelled_at_any_moment(library: Database) -> None:
         )
         await _until(lambda: _idle(library))
         await _all_serve(library)
+
+
+@on_postgresql
+async def test_who_stands_still_in_a_transaction_loses_its_locks(
+    library: Database, opened: Callable[..., Database]
+) -> None:
+    async with library.write() as session:
+        session.insert(NEW, name="Ann")
+    lock = select(Author.id).with_for_update()
+    with pytest.raises(Unavailable):
+        async with opened(idle_timeout=0.3).write() as frozen:
+            await frozen.execute(lock)
+            began = time.monotonic()
+            async with library.write() as session:
+                await session.execute(lock)
+            assert time.monotonic() - began < 3
+            await frozen.execute(lock)
+
+
+@on_postgresql
+async def test_a_host_that_vanishes_is_found_out(library: Database) -> None:
+    async with library.read() as session:
+        shown = [
+            await session.scalar(text(f"SELECT current_setting('tcp_keepalives_{name}')"))
+            for name in ("idle", "interval", "count")
+        ]
+    # What the system says where the connection is a socket of the machine itself.
+    assert shown in (["10", "5", "3"], ["0", "0", "0"])

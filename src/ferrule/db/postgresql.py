@@ -175,6 +175,10 @@ def _connecting(
             "statement_timeout": str(int(statement_timeout * 1000)),
             "lock_timeout": str(int(lock_timeout * 1000)),
             "idle_in_transaction_session_timeout": str(int(settings.idle_timeout * 1000)),
+            # Of a host that vanished without a word: its locks are gone after 25 s, not two hours.
+            "tcp_keepalives_idle": "10",
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
             # asyncpg's own look-ups of types would each be compiled.
             "jit": "off",
         }

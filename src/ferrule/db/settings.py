@@ -22,11 +22,11 @@ class DatabaseSettings(SettingsGroup):
         default=30.0, gt=0, le=3600, description="Seconds that a statement may run, on PostgreSQL."
     )
     idle_timeout: float = Field(
-        default=0.0,
+        default=300.0,
         ge=0,
         le=3600,
         description="Seconds that a transaction may stand still before PostgreSQL ends it and its "
-        "locks; 0: for ever. Those of jobs have the lease.",
+        "locks, as of a process that is frozen; 0: for ever. Those of jobs have the lease.",
     )
     pooler: bool = Field(
         default=False,
