@@ -15,9 +15,11 @@ from pydantic import SecretStr
 
 from ferrule import Ferrule, Unavailable
 from ferrule.db import Database
-from ferrule.streams import ConnectionManager, connection, recheck_channel
+from ferrule.streams import ConnectionManager, connection, connections, recheck_channel
 from ferrule.streams.connections import Counts
 from ferrule.streams.node import Node
+from ferrule.streams.presence import Presence
+from ferrule.streams.room import Reader
 from ferrule.testing import ActorClient, Actors, Disconnected, Refused, TestDatabases, TestSocket
 from tests.streams.boards import (
     Boards,
@@ -285,6 +287,51 @@ async def test_nobody_takes_over_a_connection(
         manager.recheck(UUID(ann.user["id"]))
         assert await _closed(socket) == 4502
     await eventually(lambda: manager.counts() == NOTHING)
+
+
+@on_sqlite
+async def test_w3_what_is_told_meanwhile_does_not_buy_time(
+    actors: Actors, manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await actors("ann")
+    id = UUID(ann.user["id"])
+    looked: list[float] = []
+
+    async def slowly(peer: Any) -> None:
+        looked.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.2)
+
+    async with AsyncExitStack() as stack:
+        sockets = [
+            await stack.enter_async_context(ann.socket("/api/v1/cursors/1")) for _ in range(3)
+        ]
+        monkeypatch.setattr(manager, "look_again", slowly)
+        manager.recheck(id)
+        await asyncio.sleep(0.05)
+        told = asyncio.get_running_loop().time()
+        manager.recheck(id)
+        assert {await _closed(socket) for socket in sockets} == {4005}
+        assert asyncio.get_running_loop().time() - told < connections.SOON + 0.2
+
+
+@on_sqlite
+async def test_presence_ends_with_a_look_that_takes_too_long(
+    app: Ferrule, actors: Actors, boards: Boards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await actors("ann")
+    board = boards.new(ann)
+
+    async def stop(reader: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async with ann.socket() as socket:
+        await subscribe(socket, board)
+        await eventually(lambda: app.kit[Presence].present(board))
+        with monkeypatch.context() as patched:
+            patched.setattr(Reader, "stop", stop)
+            await take_away(app.kit, boards, board, ann)
+            assert await _closed(socket) == 4005
+    await eventually(lambda: not app.kit[Presence].present(board))
 
 
 # Several processes

@@ -100,6 +100,27 @@ async def test_w3_what_cannot_be_read_ends_no_watch(
     await eventually(lambda: other in looked_at)
 
 
+async def test_w3_nobody_is_looked_at_before_the_watch_goes_on(
+    app: Ferrule, looked_at: list[UUID | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told between the two would be known to nobody."""
+    hub, go_on = app.kit[Hub], asyncio.Event()
+    read = hub._rooms[CONTROL]._read
+
+    async def later(stream: str, after: int, limit: int) -> Any:
+        await go_on.wait()
+        return await read(stream, after, limit)
+
+    monkeypatch.setattr(hub, "read", later)
+    (reader,) = hub._rooms[CONTROL].live
+    reader.sink.broken()
+    await eventually(lambda: CONTROL in hub._rooms and hub._rooms[CONTROL].joining)
+    await asyncio.sleep(0.1)
+    assert looked_at == []
+    go_on.set()
+    await eventually(lambda: None in looked_at)
+
+
 async def test_a_command_beside_the_server_leaves_its_word(app: Ferrule, boards: Boards) -> None:
     other = boards.application()
     other.configure(app.settings)

@@ -57,6 +57,23 @@ async def test_a_client_that_is_killed_is_noticed_where_nothing_is_received(
 
 
 @streams(ping=0.2)
+async def test_who_talks_to_a_route_that_does_not_listen_is_not_gone(
+    port: int, actors: Actors, manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferrule.streams.connections.TICK", 0.05)
+    async with Peer(port, "/api/v1/clock", **shown(await actors("ann"))) as peer:
+        for _ in range(40):
+            peer.send_text("{}")
+        pings = 0
+        while pings < 5:
+            received = await peer.receive()
+            assert received is not None
+            assert received[0] != CLOSE
+            pings += received == (PING, b"")
+    await eventually(lambda: manager.counts() == NOTHING)
+
+
+@streams(ping=0.2)
 async def test_a_peer_that_shows_no_sign_of_life_is_gone(
     port: int,
     actors: Actors,

@@ -548,7 +548,7 @@ async def test_a_reader_behind_what_is_kept_is_told(
         epoch = (await subscribe(socket, board))["epoch"]
         for since, reset in (
             ("2", 3), (f"{epoch}:2", 3), (f"{epoch}:0", 3), ("other:4", 3), ("other:9", 3),
-            ("9", 5), (f"{epoch}:9", 5), ("3", None), (f"{epoch}:4", None), ("0", None),
+            ("9", 5), (f"{epoch}:9", 5), ("3", None), (f"{epoch}:4", None), ("0", 3),
         ):  # fmt: skip
             await socket.send({"id": since, "t": "sub", "ch": board, "since": since})
             await until(socket, "ok", id=since)
@@ -650,6 +650,29 @@ async def test_w4_a_reader_that_is_stuck_is_closed(
         assert stuck[0].code == 4008  # type: ignore[attr-defined]
         assert _offsets([await until(bobs, "ev") for _ in range(100)]) == list(range(1, 101))
         await eventually(lambda: manager.counts().connections == 1)
+
+
+@streams(stalled=5)
+@on_sqlite
+async def test_a_reader_that_takes_little_is_not_stuck(
+    app: Ferrule, actors: Actors, boards: Boards
+) -> None:
+    manager = app.kit[ConnectionManager]
+    ann = await actors("ann")
+    board = boards.new(ann)
+    async with _slow(ann) as slow:
+        await subscribe(slow, board)
+        for _ in range(100):
+            await emit(app.kit, board, "x" * 1000)
+        connection: Any = next(iter(manager._peers.values()))
+        await eventually(lambda: connection._stuck_since)
+        now = connection._stuck_since
+        for seconds, waiting in ((1, 900), (4, 800), (8, 700), (12, 700)):
+            connection._wire.buffered = waiting
+            connection.tick(now + seconds)
+            assert connection.code is None
+        connection.tick(now + 13.1)
+        assert connection.code == 4008
 
 
 # Time

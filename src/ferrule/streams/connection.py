@@ -124,6 +124,7 @@ class Connection(Peer):
         self._kept: deque[Message] = deque()
         self._kept_bytes = 0
         self._stuck_since: float | None = None
+        self._waiting = 0
         self._drained: asyncio.Event | None = None
         self._pinged_at = 0.0
         self._allowance = Allowance(settings.rate, settings.burst)
@@ -285,15 +286,27 @@ class Connection(Peer):
             self.end(EXPIRED, "The token has expired.")
         elif not self.accepted:
             return
-        elif self._stuck_since is not None and now - self._stuck_since > self._settings.stalled:
+        elif self._stuck_since is not None and self._is_stuck(now):
             self.end(SLOW, "Too slow.")
-        elif wire.pings and now - wire.heard_at > 2 * interval:
+        elif wire.pings and not self._deaf and now - wire.heard_at > 2 * interval:
             self.end(NO_PONG, "No sign of life.")
         elif now - self._pinged_at >= interval:
             self._pinged_at = now
             wire.ping()
             if self.pings:
                 self.push(PING)
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether the peer has taken nothing for too long of what waits for it."""
+        before, self._waiting = self._waiting, self._wire.buffered
+        if self._waiting < before:
+            self._stuck_since = now
+        return now - cast(float, self._stuck_since) > self._settings.stalled
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether nothing is heard of the peer because the route does not receive."""
+        return self._unread is not None and self._unread.full()
 
     async def _next(self) -> Any:
         self._reads = self._receiving = True

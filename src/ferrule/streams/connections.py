@@ -38,8 +38,8 @@ from ferrule.streams.wire import Message
 
 TICK = 1.0
 """Seconds between two looks at what has become of connections."""
-SOON = 0.7
-"""Seconds in which those who may have lost something are looked at."""
+SOON = 0.5
+"""Seconds in which those who may have lost something are looked at, from when it is told."""
 AGAIN = 0.2
 """Seconds until the database is asked again after it did not answer."""
 TOGETHER = 0.2
@@ -86,8 +86,8 @@ class ConnectionManager:
         self._peers: dict[str, Peer] = {}
         self._users: dict[UUID | None, dict[str, Peer]] = {}
         self._rooms: dict[str, Audience[Connection]] = {}
-        self._looking: dict[UUID, bool] = {}
-        """Users who are looked at, and whether they have to be once more."""
+        self._looking: dict[UUID, float | None] = {}
+        """Users who are looked at, and since when they have to be once more."""
         self._signals: dict[UUID | None, Allowance] = {}
         self._comings: dict[tuple[str, str], bool] = {}
         self._addresses: Counter[str | None] = Counter()
@@ -254,11 +254,12 @@ class ConnectionManager:
         if user_id is None:
             # It is not known that anybody has lost anything: this may take its time.
             self._spawn(self._look_again_at(list(self._peers.values()), within=None))
-        elif user_id in self._looking:
-            self._looking[user_id] = True
         elif user_id in self._users:
-            self._looking[user_id] = True
-            self._spawn(self._look_at_user(user_id))
+            looking = user_id in self._looking
+            if self._looking.get(user_id) is None:
+                self._looking[user_id] = asyncio.get_running_loop().time()
+            if not looking:
+                self._spawn(self._look_at_user(user_id))
 
     def recheck_readers(self, stream: str) -> None:
         """Look again at everybody who reads a stream."""
@@ -324,10 +325,11 @@ class ConnectionManager:
     async def _look_at_user(self, user_id: UUID) -> None:
         """Once more for all that was told meanwhile: who causes much of it gains nothing."""
         try:
-            while self._looking[user_id]:
-                self._looking[user_id] = False
+            while (told := self._looking[user_id]) is not None:
+                self._looking[user_id] = None
                 peers = list(self._users.get(user_id, {}).values())
-                await self._look_again_at(peers, within=SOON)
+                late = asyncio.get_running_loop().time() - told
+                await self._look_again_at(peers, within=SOON - late)
         finally:
             del self._looking[user_id]
 

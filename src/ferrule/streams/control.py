@@ -52,8 +52,7 @@ class Control:
     async def start(self) -> None:
         """Return once nothing is missed any more."""
         self._hub.watch(CONTROL)
-        self._reader = self._hub.join(CONTROL, self, None)
-        await self._live.wait()
+        await self._join()
 
     def deliver(self, event: Event, epoch: str) -> bool:
         told = json.loads(event.message.text)
@@ -84,5 +83,11 @@ class Control:
     async def _again(self) -> None:
         await self._reader.stop()
         await asyncio.sleep(AGAIN)
-        self._reader = self._hub.join(CONTROL, self, None)
+        await self._join()
+        # What was told between is known to nobody.
         self._manager.recheck()
+
+    async def _join(self) -> None:
+        self._live.clear()
+        self._reader = self._hub.join(CONTROL, self, None)
+        await self._live.wait()

@@ -299,13 +299,15 @@ class Session:
             await self._stop(subscription)
 
     async def _stop(self, subscription: Subscription) -> None:
-        if subscription.reader is not None:
-            await subscription.reader.stop()
-        if subscription.begins:
-            subscription.overtaken()
+        # Before the first await: whoever waits for this may lose patience.
         if subscription.present:
+            subscription.present = False
             stream = subscription.target.stream
             self._presence.leave(stream, str(self.connection.actor.user_id))
+        if subscription.begins:
+            subscription.overtaken()
+        if subscription.reader is not None:
+            await subscription.reader.stop()
 
     def _subscribed(self, message: dict[str, Any]) -> Subscription:
         subscription = self._subscriptions.get(_channel(message))
