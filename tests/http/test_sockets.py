@@ -104,7 +104,9 @@ def open_socket(application: Ferrule, monkeypatch: pytest.MonkeyPatch) -> Open:
     lines: list[Any] = []
     monkeypatch.setattr("ferrule.http.edge.log_socket", lambda **line: lines.append(line))
 
-    async def open(path: str, *texts: str, origin: str | None = None, **scope: Any) -> Opened:
+    async def open(
+        path: str, *texts: str, origin: str | None = None, left: bool = False, **scope: Any
+    ) -> Opened:
         path, _, query = path.partition("?")
         headers = [(b"host", b"testserver")]
         headers += [] if origin is None else [(b"origin", origin.encode())]
@@ -119,6 +121,8 @@ def open_socket(application: Ferrule, monkeypatch: pytest.MonkeyPatch) -> Open:
             return next(received)
 
         async def send(message: Any) -> None:
+            if left:
+                raise OSError
             sent.append(message)
 
         lines.clear()
@@ -191,6 +195,14 @@ async def test_refusals_before_accept_are_problems(
     assert opened.line["code"] is None
     plain = await open_socket(path, extensions={})
     assert (plain.sent, plain.code, plain.line["status"]) == (["close"], 1008, 403)
+
+
+@pytest.mark.parametrize("path", ["/echo/ann", "/busy", "/mine", "/silent", "/nowhere"])
+async def test_who_left_before_the_answer_is_no_defect(open_socket: Open, path: str) -> None:
+    opened = await open_socket(path, left=True)
+    assert (opened.sent, opened.line["status"], opened.line["code"]) == ([], 0, 1006)
+    # But that it said nothing is one.
+    assert opened.line["failed"] == (path == "/silent")
 
 
 @pytest.mark.parametrize(

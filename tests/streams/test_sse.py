@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from ferrule.streams.connections import Counts
 from ferrule.streams.hub import Hub
 from ferrule.streams.log import STREAMS
 from ferrule.streams.sse import prefers_events
-from ferrule.streams.wire import ABORTS
+from ferrule.streams.wire import TRANSPORT
 from ferrule.testing import ActorClient, Actors
 from tests.browser import browser
 from tests.drills.client import Client, sign_in
@@ -638,8 +639,12 @@ async def test_w4_who_takes_nothing_is_cut_off(
     board = boards.new(ann)
     await emit(app.kit, board, "never read")
     aborted = asyncio.Event()
+    closed = SimpleNamespace(fileno=lambda: -1)
+    transport = SimpleNamespace(
+        abort=aborted.set, get_write_buffer_size=lambda: 9, get_extra_info=lambda name: closed
+    )
     scope = {
-        "extensions": {ABORTS: aborted.set} if abortable else {},
+        "extensions": {TRANSPORT: transport} if abortable else {},
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
         "scheme": "http", "path": f"/api/v1/streams/{board}", "raw_path": b"", "root_path": "",
         "query_string": b"since=0", "client": ("127.0.0.1", 1), "server": ("testserver", 80),

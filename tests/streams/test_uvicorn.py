@@ -5,7 +5,7 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -22,6 +22,7 @@ from tests.streams.peer import CLOSE, CONT, PING, PONG, TEXT, Peer, frame, serve
 
 ABORT = 0.3
 LARGE, SMALL = Message(b"x" * 100_000), Message(b"x" * 5_000)
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -31,13 +32,16 @@ HANDSHAKE = (
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "ABORT", ABORT)
+    monkeypatch.setattr(ours, "STALLED", 2 * ABORT)
 
 
 @pytest.fixture(autouse=True)
 def _unharmed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Whatever a client does: no stack in the log, neither of uvicorn nor of the loop."""
     yield
-    bad = [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+    # `records` are those of the teardown by now.
+    said = caplog.get_records("call")
+    bad = [record for record in said if record.exc_info or record.levelname == "ERROR"]
     assert not bad, bad
 
 
@@ -128,19 +132,23 @@ class Answering(Live):
         more = not self.complete
         await send({"type": "http.response.body", "body": self.body, "more_body": more})
         self.answering = True
-        while more and (await receive())["type"] != "http.disconnect":
-            pass
+        while more:
+            try:
+                async with asyncio.timeout(0.05):
+                    more = (await receive())["type"] != "http.disconnect"
+            except TimeoutError:
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
 
 
 @asynccontextmanager
-async def asking(server: Any) -> AsyncIterator[socket.socket]:
+async def asking(server: Any, *, room: int = 4096) -> AsyncIterator[socket.socket]:
     """A connection that has sent a request of HTTP, and reads nothing."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", server.port))
-        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await loop.sock_sendall(client, REQUEST)
         yield client
 
 
@@ -264,7 +272,7 @@ def test_w4_who_does_not_read_is_aborted(how: str, loop: Any) -> None:
                 peer.send(CLOSE, b"\x03\xe8")
             elif how == "half":
                 peer.writer.write_eof()
-            assert app.wire.buffered
+            assert app.wire.transport.get_write_buffer_size()
             await app.over(server)
             assert asyncio.get_running_loop().time() - began < ABORT + 1
 
@@ -280,7 +288,7 @@ async def test_w4_who_says_that_nothing_more_comes_is_gone() -> None:
         await soon(lambda: app.wire.flowing)
         audience.add("it", app.wire)
         # Of more than this the transport would say that it is too much.
-        while app.wire.buffered < 10_000:
+        while app.wire.transport.get_write_buffer_size() < 10_000:
             app.wire.write(SMALL)
             await asyncio.sleep(0)
         assert app.wire.flowing
@@ -290,6 +298,75 @@ async def test_w4_who_says_that_nothing_more_comes_is_gone() -> None:
         app.wire.close(4503)
         # It would read for as long as anything comes.
         await app.over(server)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "under way"])
+def test_w4_who_reads_no_answer_is_aborted(complete: bool, loop: Any) -> None:
+    async def scenario() -> None:
+        app = Answering(complete=complete, size=10_000_000)
+        async with served(app) as server, asking(server) as client:
+            await soon(lambda: app.answering)
+            # It waits behind the other, and keeps the connection from being idle.
+            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
+            await soon(lambda: not server.server_state.connections)
+            await soon(lambda: not server.server_state.tasks)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("half", [True, False], ids=["half-closed", "open"])
+def test_who_reads_slowly_gets_the_whole_answer(half: bool, loop: Any) -> None:
+    async def scenario() -> None:
+        app = Answering(complete=True, size=3_000_000)
+        running = asyncio.get_running_loop()
+        async with served(app) as server, asking(server, room=100_000) as client:
+            await soon(lambda: app.answering)
+            if half:
+                client.shutdown(socket.SHUT_WR)
+            began, got = running.time(), 0
+            while got < len(app.body):
+                part = await running.sock_recv(client, 100_000)
+                assert part, f"it ended after {got} bytes"
+                got += len(part)
+                await asyncio.sleep(0.05)
+            assert running.time() - began > 3 * ABORT
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@on_both_loops
+async def test_a_request_learns_that_the_peer_left_though_another_waits_behind_it() -> None:
+    app = Answering(complete=False, size=0)
+    async with served(app) as server:
+        async with asking(server) as client:
+            await soon(lambda: app.answering)
+            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
+            await asyncio.sleep(0.05)
+        await soon(lambda: not server.server_state.tasks)
+
+
+@on_both_loops
+async def test_a_server_that_stops_refuses_a_handshake_that_is_under_way() -> None:
+    class Slow(Live):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            self.answering = True
+            await asyncio.sleep(0.2)
+            await super().__call__(scope, receive, send)
+
+    app = Slow()
+    async with served(app) as server:
+        opening = asyncio.create_task(Peer(cast(Any, server).port).__aenter__())
+        await soon(lambda: hasattr(app, "answering"))
+        for connection in server.server_state.connections:
+            cast(Any, connection).shutdown()
+        peer = await opening
+        assert (peer.status, peer.headers["retry-after"]) == (503, "1")
+        await peer.__aexit__(None, None, None)
+        await soon(lambda: not server.server_state.tasks)
 
 
 @on_both_loops
@@ -325,9 +402,9 @@ async def test_it_flows_again_when_the_peer_reads() -> None:
     flowed: list[float] = []
     async with served(app) as server, Peer(server.port) as peer:
         await soon(lambda: app.wire.flowing)
-        app.wire.on_flowing = lambda: flowed.append(app.wire.buffered)
+        app.wire.on_flowing = lambda: flowed.append(app.wire.transport.get_write_buffer_size())
         await app.fill()
-        assert app.wire.buffered > 65_536
+        assert app.wire.transport.get_write_buffer_size() > 65_536
         app.wire.ping()
         sending = asyncio.create_task(app.send({"type": "websocket.send", "text": "after"}))
         await asyncio.sleep(0.05)
@@ -372,12 +449,12 @@ async def test_w4_who_pings_and_does_not_read_gets_one_answer() -> None:
     async with served(app) as server, Peer(server.port) as peer:
         await soon(lambda: app.wire.flowing)
         await app.fill()
-        held = app.wire.buffered
+        held = app.wire.transport.get_write_buffer_size()
         for number in range(1000):
             peer.send(PING, f"{number:0100}".encode())
         await peer.writer.drain()
         await soon(lambda: app.protocol._pong.endswith(b"0999"))
-        assert app.wire.buffered == held
+        assert app.wire.transport.get_write_buffer_size() == held
         answers = []
         while not answers:
             received = await peer.receive()

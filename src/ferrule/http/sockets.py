@@ -70,7 +70,7 @@ class Socket:
     """
 
     __slots__ = (
-        *("_muted", "_on_answer", "_receive", "_scope", "_send", "_stamp"),
+        *("_gone", "_muted", "_on_answer", "_receive", "_scope", "_send", "_stamp"),
         *("code", "failed", "request_id", "started", "status"),
     )
 
@@ -86,7 +86,7 @@ class Socket:
     ) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._stamp, self._on_answer = stamp, on_answer
-        self._muted = False
+        self._gone = self._muted = False
         self.request_id = request_id
         self.started = time.perf_counter()
         self.status = 0
@@ -106,8 +106,7 @@ class Socket:
             await self._send(message)
         elif kind == "websocket.accept":
             named = (b"x-request-id", self.request_id.encode())
-            await self._send({**message, "headers": [*message.get("headers", ()), named]})
-            self._answered(101)
+            await self._answer({**message, "headers": [*message.get("headers", ()), named]}, 101)
         elif kind == "websocket.close":
             await self._close(message)
         elif not self._muted:
@@ -135,6 +134,10 @@ class Socket:
             # The ordinary end of a route that only reads.
             if self.code is None:
                 self.code = error.code
+            return
+        if self._gone and not self.status:
+            # The peer did not wait for the answer.
+            self.code = ABNORMAL
             return
         self.failed = True
         answer = await unexpected(HTTPConnection(self._scope), error)
@@ -167,14 +170,17 @@ class Socket:
             await self.close(FAILED if message["status"] >= 500 else POLICY)
         elif DENIAL in self._scope.get("extensions", {}):
             self._stamp(self._scope, message, self.request_id)
-            await self._send(message)
-            self._answered(message["status"])
+            await self._answer(message, message["status"])
         else:
             # The server answers this with 403.
             self._muted = True
-            await self._send({"type": "websocket.close", "code": POLICY})
-            self._answered(403)
+            await self._answer({"type": "websocket.close", "code": POLICY}, 403)
 
-    def _answered(self, status: int) -> None:
+    async def _answer(self, message: Message, status: int) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            self._gone = True
+            raise
         self.status = status
         self._on_answer(status, time.perf_counter() - self.started)

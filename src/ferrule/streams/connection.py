@@ -298,7 +298,7 @@ class Connection(Peer):
 
     def _is_stuck(self, now: float) -> bool:
         """Whether the peer has taken nothing for too long of what waits for it."""
-        before, self._waiting = self._waiting, self._wire.buffered
+        before, self._waiting = self._waiting, self._wire.untaken
         if self._waiting < before:
             self._stuck_since = now
         return now - cast(float, self._stuck_since) > self._settings.stalled

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from ferrule.streams.events import Event, Page
 from ferrule.streams.hub import Hub
 from ferrule.streams.position import Position
 from ferrule.streams.room import Stopped
-from ferrule.streams.wire import ABORT, ABORTS
+from ferrule.streams.wire import ABORT, TRANSPORT, untaken
 
 SSE = "text/event-stream"
 HEARTBEAT = 15.0
@@ -56,8 +57,11 @@ class EventStream(Peer):
         self.ended = False
         self.cut_off: Callable[[], object] | None = None
         """Ends the answer, while there is one, though its client takes nothing any more."""
+        self.waiting: Callable[[], int] = int
+        """Bytes that the client has not taken, where that is known."""
         self._stalled = stalled
         self._sending_since: float | None = None
+        self._waiting = 0
         self._hub = hub
         self._target = target
         self._authorize = authorize
@@ -144,13 +148,16 @@ class EventStream(Peer):
         self._give(f"retry: {after_ms}\ndata: {gone}\n\n".encode())
 
     def tick(self, now: float) -> None:
-        since = self._sending_since
         if self.ended:
             return
         if self.actor.expired:
             self.end(EXPIRED)
-        elif since is not None and time.monotonic() - since > self._stalled:
-            self.end(SLOW)
+        elif self._sending_since is not None:
+            before, self._waiting = self._waiting, self.waiting()
+            if self._waiting < before:
+                self._sending_since = time.monotonic()
+            elif time.monotonic() - self._sending_since > self._stalled:
+                self.end(SLOW)
 
     def _end_answer(self) -> None:
         if self.cut_off is not None:
@@ -204,8 +211,13 @@ class EventStreamResponse(StreamingResponse):
             nonlocal cancelled
             cancelled = task.cancel()
 
-        # Where the server lets nobody end a connection, the answer is, which says as much.
-        self._stream.cut_off = scope.get("extensions", {}).get(ABORTS, cancel)
+        transport = scope.get("extensions", {}).get(TRANSPORT)
+        if transport is not None:
+            self._stream.cut_off = transport.abort
+            self._stream.waiting = partial(untaken, transport)
+        else:
+            # Where the server lets nobody end a connection, the answer is, which says as much.
+            self._stream.cut_off = cancel
         try:
             await super().__call__(scope, receive, send)
         except asyncio.CancelledError:

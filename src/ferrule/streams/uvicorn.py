@@ -3,8 +3,8 @@
 It is uvicorn's for every route: who sends by ASGI notices nothing. Beyond that an application gets
 a `FrameWire`, a peer that does not read is aborted instead of waited for, what waits for the
 application and for the peer is bounded, and an idle connection holds little memory. `unmet` says
-whether uvicorn and websockets still are what this stands on. A request of HTTP has what aborts its
-connection, for event streams, and does not wait for a peer that is gone.
+whether uvicorn and websockets still are what this stands on. A request of HTTP has its transport,
+for event streams, and waits neither for a peer that is gone nor for one that takes nothing.
 """
 
 import asyncio
@@ -23,10 +23,12 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
-from ferrule.streams.wire import ABORT, ABORTS, EXTENSION, FrameWire
+from ferrule.streams.wire import ABORT, EXTENSION, TRANSPORT, FrameWire, untaken
 
 SLICE = 4096
 """Bytes that are taken apart in one turn of the loop: of the smallest frames some milliseconds."""
+STALLED = 10.0
+"""Seconds after which a peer of HTTP that takes nothing is aborted, while it is not closed."""
 FRAGMENTS = 256
 """Parts of a message that are kept apart."""
 FRAMES = 1024
@@ -47,18 +49,76 @@ _writable.set()
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP of uvicorn; the scope has under `extensions` how the connection is aborted.
+    """HTTP of uvicorn; the scope has the transport under `extensions`.
 
-    What ends a connection reaches the request that is under way on it.
+    What ends a connection reaches the request that is under way on it, also if another one waits
+    behind that. A peer that takes nothing of what is written is aborted: a transport that is to be
+    closed waits for it for ever, and so does a request.
     """
+
+    _running: RequestResponseCycle | None = None
+    _looking: asyncio.TimerHandle | None = None
+    _resumed = 0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(Any, self.scope)["extensions"] = {ABORTS: self.transport.abort}
+        cast(Any, self.scope)["extensions"] = {TRANSPORT: self.transport}
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        running, self._running = self._running, None
+        if running is not None and not running.response_complete:
+            # uvicorn tells the last request that came.
+            running.disconnected = True
+            running.message_event.set()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_after()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._resumed += 1
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._look_after()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._look_after()
 
     def eof_received(self) -> None:
-        # The transport closes once the peer has taken everything; the request ends with it.
-        self.loop.call_later(ABORT, self.transport.abort)
+        # The transport closes once the peer has taken everything.
+        super().eof_received()
+        self._look_after(ABORT)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._look_after()
+
+    def _look_after(self, seconds: float = 0) -> None:
+        """Look in some seconds whether the peer has taken anything of what waits for it."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if self.transport.get_write_buffer_size():
+            seconds = seconds or (ABORT if self.transport.is_closing() else STALLED)
+            before = untaken(self.transport)
+            self._looking = self.loop.call_later(seconds, self._look, before, self._resumed)
+
+    def _look(self, before: int, resumed: int) -> None:
+        if untaken(self.transport) < before or self._resumed > resumed:
+            self._look_after()
+        else:
+            self.transport.abort()
 
     def handle_websocket_upgrade(self) -> None:
         before = cast("RequestResponseCycle | None", self.cycle)
@@ -160,8 +220,15 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         drains = self.wire.drains and not self.config.should_reload
         if self.transport.is_closing() or (drains and self._is_open()):
             return
-        super().shutdown()
-        self._bound()
+        if self.handshake_initiated and not self.handshake_complete and not self.initial_response:
+            # As the edge answers who comes a moment later.
+            response = self.conn.reject(503, "The server is about to stop.\n")
+            response.headers["Retry-After"] = "1"
+            self.conn.send_response(response)
+            self._refuse()
+        else:
+            super().shutdown()
+            self._bound()
 
     def send_keepalive_ping(self) -> None:
         if not self.wire.drains:
@@ -234,6 +301,19 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             # Parts may be empty: without this a message of no size could fill the memory.
             self.frames = [b"".join(self.frames)]
         super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                # uvicorn takes it for an error of the server's, and logs it so.
+                self.frames = []
+                self.conn.fail(1007, "A text is not UTF-8.")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         self._count()
@@ -322,7 +402,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
         uvicorn leaves the answer where it is, and the connection open.
         """
-        # Of some, as of a body, it has nothing to say.
+        self._refuse()
+
+    def _refuse(self) -> None:
+        # Of some requests, as of those with a body, the parser has nothing to say.
         self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
         self.close_sent = self.handshake_complete = True
         self.transport.close()
@@ -340,6 +423,11 @@ def _reads_frames(conn: ServerProtocol) -> bool:
     return getattr(waiting, "gi_code", None) is StreamReader.at_eof.__code__
 
 
+HTTP_METHODS = (
+    *("_start_asgi_task", "connection_lost", "eof_received", "handle_websocket_upgrade"),
+    *("on_message_begin", "on_response_complete", "pause_writing", "resume_writing"),
+    *("shutdown", "timeout_keep_alive_handler"),
+)
 METHODS = {
     "__init__": ("config", "server_state", "app_state", "_loop"),
     "connection_made": ("transport",),
@@ -356,6 +444,7 @@ METHODS = {
     "on_task_complete": ("task",),
     "handle_connect": ("event",),
     "handle_cont": ("event",),
+    "send_receive_event_to_app": (),
     "handle_ping": (),
     "handle_pong": ("event",),
     "handle_close": ("event",),
@@ -412,7 +501,7 @@ def unmet() -> list[str]:
 
 
 def _changed_methods() -> Iterator[str]:
-    for name in ("on_message_begin", "eof_received", "handle_websocket_upgrade"):
+    for name in HTTP_METHODS:
         if not hasattr(HttpToolsProtocol, name):
             yield f"uvicorn's HttpToolsProtocol has no {name}"
     for name, parameters in METHODS.items():

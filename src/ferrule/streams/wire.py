@@ -1,7 +1,9 @@
 """The wire: how messages reach the socket of a connection, encoded once for all who read them."""
 
 import asyncio
+import fcntl
 import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -19,8 +21,9 @@ HIGH = 65_536
 """Bytes of them."""
 EXTENSION = "ferrule.wire"
 """Where the scope of a WebSocket has its wire, under `extensions`."""
-ABORTS = "ferrule.abort"
-"""Where the scope of a request has what ends its connection at once."""
+TRANSPORT = "ferrule.transport"
+"""Where the scope of a request has the transport of its connection: how much waits in it, and what
+aborts it."""
 
 TEXT = 0x81
 PING = b"\x89\x00"
@@ -78,8 +81,8 @@ class Wire(Protocol):
         ...
 
     @property
-    def buffered(self) -> int:
-        """Bytes that wait for the peer."""
+    def untaken(self) -> int:
+        """Bytes that the peer has not taken yet, as far as that is known."""
         ...
 
     def write(self, message: Message) -> None:
@@ -105,6 +108,22 @@ class Wire(Protocol):
     async def ended(self) -> None:
         """Wait until nothing of it runs any more: the last thing that a connection does."""
         ...
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Bytes that the peer has not taken: those of the transport, and on Linux those of the kernel.
+
+    The kernel asks for more only when a third of what it holds is gone: a peer that reads slowly
+    takes for long, and nothing of it is seen in the transport.
+    """
+    waiting = transport.get_write_buffer_size()
+    try:
+        descriptor = transport.get_extra_info("socket").fileno()
+        (held,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        # Another system, or it is closed.
+        return waiting
+    return waiting + held
 
 
 class Owner(Protocol):
@@ -140,8 +159,8 @@ class FrameWire:
         self.on_lost: Callable[[], None] | None = None
 
     @property
-    def buffered(self) -> int:
-        return self.transport.get_write_buffer_size()
+    def untaken(self) -> int:
+        return untaken(self.transport)
 
     def write(self, message: Message) -> None:
         self.transport.write(message.frame)
@@ -220,6 +239,10 @@ class AsgiWire:
         if len(self._waiting) > WAITING or self.buffered > HIGH:
             self.flowing = False
         self._start()
+
+    @property
+    def untaken(self) -> int:
+        return self.buffered
 
     def ping(self) -> None:
         """Nothing: an ASGI server does not let the application send one."""
