@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ async def test_after_commit_runs_only_after_the_commit(library: Database) -> Non
             session.after_commit(look)
             session.add(Author(name="Ann"))
     assert seen == [1]
+
+
+async def test_after_commit_forgets_what_a_savepoint_was_to_do(library: Database) -> None:
+    ran: list[str] = []
+
+    async def note(name: str) -> None:
+        ran.append(name)
+
+    async with library.write() as session:
+        session.after_commit(partial(note, "before"))
+        with pytest.raises(ZeroDivisionError):
+            async with session.begin_nested():
+                session.after_commit(partial(note, "undone"))
+                raise ZeroDivisionError
+        async with session.begin_nested():
+            session.after_commit(partial(note, "kept"))
+    assert ran == ["before", "kept"]
 
 
 async def test_after_commit_forgets_what_was_rolled_back(library: Database) -> None:

@@ -85,16 +85,17 @@ class _Waiting(NamedTuple):
 class Writing(JsonChanges):
     """A session that stores the rows of `WriteSession.insert` before whatever comes next.
 
-    `emitted` are events that the commit will store, `marks` how many there were when a savepoint
-    began.
+    `emitted` are events that the commit will store, `following` is what runs after it, `marks` how
+    many there were of both when a savepoint began.
     """
 
     waiting: list[_Waiting]
     emitted: "list[Emitted]"
+    following: list[Callable[[], Awaitable[None]]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.marks: WeakKeyDictionary[SessionTransaction, int] = WeakKeyDictionary()
+        self.marks: WeakKeyDictionary[SessionTransaction, tuple[int, int]] = WeakKeyDictionary()
 
     def flush(self, objects: Any = None) -> None:
         waiting = self.waiting[:]
@@ -121,7 +122,7 @@ def _flush_first(about: Any) -> None:
 
 def _mark(session: Writing, transaction: SessionTransaction) -> None:
     if transaction.nested:
-        session.marks[transaction] = len(session.emitted)
+        session.marks[transaction] = len(session.emitted), len(session.following)
 
 
 def _forget(session: Writing, ended: SessionTransaction) -> None:
@@ -131,7 +132,8 @@ def _forget(session: Writing, ended: SessionTransaction) -> None:
     transaction: SessionTransaction | None = ended
     while transaction is not None and transaction not in session.marks:
         transaction = transaction.parent
-    del session.emitted[session.marks[transaction] if transaction else 0 :]
+    emitted, following = session.marks[transaction] if transaction else (0, 0)
+    del session.emitted[emitted:], session.following[following:]
 
 
 event.listen(Writing, "do_orm_execute", _flush_first)
@@ -388,6 +390,7 @@ class WriteSession(ReadSession):
         AsyncSession.__init__(self, self._engines.write, expire_on_commit=False)
         session = cast(Writing, self.sync_session)
         session.waiting, session.emitted = self._waiting, self._emitted
+        session.following = self._after_commit
 
     async def _release(self) -> None:
         """The connection is kept until the transaction ends."""

@@ -2,7 +2,7 @@
 
 import time
 from datetime import datetime
-from random import getrandbits
+from random import SystemRandom
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Index, String, Text
@@ -11,6 +11,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from ferrule.db.base import Base
 from ferrule.db.types import utcnow
 
+# Not that of `random`, which applications seed: two processes would choose the same.
+_getrandbits = SystemRandom().getrandbits
 _last_id = 0
 
 
@@ -22,13 +24,13 @@ def new_stream_id() -> int:
     """
     global _last_id
     start = int(time.time()) << 30
-    _last_id = _last_id + 1 if _last_id >= start else start | getrandbits(30)
+    _last_id = _last_id + 1 if _last_id >= start else start | _getrandbits(30)
     return _last_id
 
 
 def new_epoch() -> str:
     """Tells a stream from those of the same name before it."""
-    return f"{getrandbits(32):08x}"
+    return f"{_getrandbits(32):08x}"
 
 
 class Log(DeclarativeBase):
