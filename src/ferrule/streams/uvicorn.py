@@ -27,8 +27,9 @@ from ferrule.streams.wire import ABORT, EXTENSION, TRANSPORT, FrameWire, untaken
 
 SLICE = 4096
 """Bytes that are taken apart in one turn of the loop: of the smallest frames some milliseconds."""
-STALLED = 10.0
-"""Seconds after which a peer of HTTP that takes nothing is aborted, while it is not closed."""
+STALLED = 60.0
+"""Seconds after which a peer of HTTP that takes nothing is aborted, while it is not closed: as
+nginx has it (`send_timeout`). Players and downloads pause for some time."""
 FRAGMENTS = 256
 """Parts of a message that are kept apart."""
 FRAMES = 1024
