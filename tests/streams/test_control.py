@@ -132,6 +132,29 @@ async def test_a_command_beside_the_server_leaves_its_word(app: Ferrule, boards:
             assert await session.scalar(select(EVENTS.c.type).where(EVENTS.c.stream_id == stream))
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_w3_nobody_waits_for_a_busy_stream_of_others(app: Ferrule) -> None:
+    # Of a name that comes after that of the control stream.
+    busy = f"silent/{uuid4()}"
+    async with app.kit[Database].write() as session:
+        session.emit(busy, "told", {})
+        recheck(session, uuid4())
+
+    async def take_away_from(stream: str | None) -> None:
+        async with app.kit[Database].write() as session:
+            recheck(session, uuid4())
+            if stream is not None:
+                session.emit(stream, "told", {})
+
+    async with app.kit[Database].write() as session:
+        await session.execute(select(STREAMS).where(STREAMS.c.name == busy).with_for_update())
+        waiting = asyncio.create_task(take_away_from(busy))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        await asyncio.wait_for(take_away_from(None), 2)
+    await waiting
+
+
 @streams(subscriptions=20)
 async def test_w3_many_connections_of_one_user_do_not_buy_time(
     app: Ferrule, actors: Actors, boards: Boards, monkeypatch: pytest.MonkeyPatch

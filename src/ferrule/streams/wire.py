@@ -1,9 +1,7 @@
 """The wire: how messages reach the socket of a connection, encoded once for all who read them."""
 
 import asyncio
-import fcntl
 import struct
-import termios
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -118,9 +116,13 @@ def untaken(transport: asyncio.Transport) -> int:
     """
     waiting = transport.get_write_buffer_size()
     try:
+        # There is none for Windows.
+        import fcntl
+        import termios
+
         descriptor = transport.get_extra_info("socket").fileno()
         (held,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
-    except (OSError, ValueError):
+    except (ImportError, OSError, ValueError):
         # Another system, or it is closed.
         return waiting
     return waiting + held
