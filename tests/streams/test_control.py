@@ -54,6 +54,7 @@ async def test_w3_nothing_is_missed_where_the_stream_was_trimmed_or_begins_anew(
     """Whoever cannot be told who it was looks at all."""
     ann = await actors("ann")
     board = boards.new(ann)
+    manager = app.kit[ConnectionManager]
     async with ann.socket() as socket:
         for statement in (
             update(STREAMS).where(STREAMS.c.name == CONTROL).values(top=500, floor=500),
@@ -67,6 +68,8 @@ async def test_w3_nothing_is_missed_where_the_stream_was_trimmed_or_begins_anew(
             await eventually(lambda other=other: other in looked_at)
             await eventually(lambda: app.kit[Hub]._rooms[CONTROL].live)
             await subscribe(socket, board)
+            # Nobody else's look, as the one after she was made, is to find it out.
+            await eventually(lambda: not manager._looking)
             looked_at.clear()
             boards.readers[UUID(board.partition("/")[2])].discard(UUID(ann.user["id"]))
             async with app.kit[Database].write() as session:
