@@ -14,7 +14,7 @@ import structlog.testing
 
 from ferrule.cli import serve
 from ferrule.cli.server import SETTLE
-from ferrule.streams import uvicorn as frames
+from ferrule.streams.uvicorn import unmet
 from tests.server import HOST, Server
 from tests.streams.peer import Peer
 
@@ -194,11 +194,11 @@ def test_an_unknown_uvicorn_is_served_its_own_way(
 ) -> None:
     protocols: Any = serve._protocols
     ours = "ferrule.streams.uvicorn"
-    assert protocols() == (f"{ours}:HttpProtocol", f"{ours}:FrameProtocol")
+    assert protocols() == (f"{ours}.http:HttpProtocol", f"{ours}.websocket:FrameProtocol")
     if missing:
-        monkeypatch.setitem(sys.modules, "ferrule.streams.uvicorn", None)
+        monkeypatch.setitem(sys.modules, f"{ours}.unmet", None)
     else:
-        monkeypatch.setattr(frames, "unmet", lambda: ["it changed"])
+        monkeypatch.setattr(unmet, "unmet", lambda: ["it changed"])
     with structlog.testing.capture_logs() as lines:
         assert protocols() == ("httptools", "auto")
     (line,) = lines

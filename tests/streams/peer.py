@@ -126,7 +126,7 @@ async def served(app: App, **options: Any) -> AsyncIterator[uvicorn.Server]:
     config = uvicorn.Config(
         app,
         **{
-            **{"http": f"{OURS}:HttpProtocol", "ws": f"{OURS}:FrameProtocol"},
+            **{"http": f"{OURS}.http:HttpProtocol", "ws": f"{OURS}.websocket:FrameProtocol"},
             **{"ws_max_size": 65_536, "ws_per_message_deflate": False},
             **{"lifespan": "off", "log_config": None, "timeout_graceful_shutdown": 5, **options},
         },

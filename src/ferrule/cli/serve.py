@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ferrule.settings import Settings
 
 BACKLOG = 2048
-FRAMES = "ferrule.streams.uvicorn:FrameProtocol"
-ABORTABLE = "ferrule.streams.uvicorn:HttpProtocol"
+FRAMES = "ferrule.streams.uvicorn.websocket:FrameProtocol"
+ABORTABLE = "ferrule.streams.uvicorn.http:HttpProtocol"
 
 
 def serve(*, host: str | None, port: int | None, workers: int | None, reload: bool) -> int:
@@ -115,7 +115,7 @@ def _config(settings: "Settings", *, reload: bool) -> "Config":
 def _protocols() -> tuple[str, str]:
     """Those of HTTP and WebSockets: ours, or uvicorn's own where ours do not stand on them."""
     try:
-        from ferrule.streams.uvicorn import unmet
+        from ferrule.streams.uvicorn.unmet import unmet
 
         reasons = unmet()
     except ImportError as error:

@@ -2,34 +2,24 @@
 
 It is uvicorn's for every route: who sends by ASGI notices nothing. Beyond that an application gets
 a `FrameWire`, a peer that does not read is aborted instead of waited for, what waits for the
-application and for the peer is bounded, and an idle connection holds little memory. `unmet` says
-whether uvicorn and websockets still are what this stands on. A request of HTTP has its transport,
-for event streams, and waits neither for a peer that is gone nor for one that takes nothing.
+application and for the peer is bounded, and an idle connection holds little memory.
 """
 
 import asyncio
-import inspect
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import ServerState
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
-from ferrule.streams.wire import ABORT, EXTENSION, TRANSPORT, FrameWire, untaken
+from ferrule.streams.wire import ABORT, EXTENSION, FrameWire
 
 SLICE = 4096
 """Bytes that are taken apart in one turn of the loop: of the smallest frames some milliseconds."""
-STALLED = 60.0
-"""Seconds after which a peer of HTTP that takes nothing is aborted, while it is not closed: as
-nginx has it (`send_timeout`). Players and downloads pause for some time."""
 FRAGMENTS = 256
 """Parts of a message that are kept apart."""
 FRAMES = 1024
@@ -47,87 +37,6 @@ MAX_REASON = 123
 # Shared by all connections that are not paused: each event of its own takes most of a KiB.
 _writable = asyncio.Event()
 _writable.set()
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """HTTP of uvicorn; the scope has the transport under `extensions`.
-
-    What ends a connection reaches the request that is under way on it, also if another one waits
-    behind that. A peer that takes nothing of what is written is aborted: a transport that is to be
-    closed waits for it for ever, and so does a request.
-    """
-
-    _running: RequestResponseCycle | None = None
-    _looking: asyncio.TimerHandle | None = None
-    _resumed = 0
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        cast(Any, self.scope)["extensions"] = {TRANSPORT: self.transport}
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        running, self._running = self._running, None
-        if running is not None and not running.response_complete:
-            # uvicorn tells the last request that came.
-            running.disconnected = True
-            running.message_event.set()
-        if self._looking is not None:
-            self._looking.cancel()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._look_after()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._resumed += 1
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():
-            self._look_after()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._look_after()
-
-    def eof_received(self) -> None:
-        # The transport closes once the peer has taken everything.
-        super().eof_received()
-        self._look_after(ABORT)
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._look_after()
-
-    def _look_after(self, seconds: float = 0) -> None:
-        """Look in some seconds whether the peer has taken anything of what waits for it."""
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-        if self.transport.get_write_buffer_size():
-            seconds = seconds or (ABORT if self.transport.is_closing() else STALLED)
-            before = untaken(self.transport)
-            self._looking = self.loop.call_later(seconds, self._look, before, self._resumed)
-
-    def _look(self, before: int, resumed: int) -> None:
-        if untaken(self.transport) < before or self._resumed > resumed:
-            self._look_after()
-        else:
-            self.transport.abort()
-
-    def handle_websocket_upgrade(self) -> None:
-        before = cast("RequestResponseCycle | None", self.cycle)
-        if (before and not before.response_complete) or self.flow.write_paused:
-            # What is under way would never learn that the peer left, nor frames that it is full.
-            self.transport.abort()
-        else:
-            super().handle_websocket_upgrade()
 
 
 class Inbox:
@@ -422,92 +331,3 @@ def _reads_frames(conn: ServerProtocol) -> bool:
     inner = getattr(conn.parser, "gi_yieldfrom", None)
     waiting = getattr(inner, "gi_yieldfrom", None)
     return getattr(waiting, "gi_code", None) is StreamReader.at_eof.__code__
-
-
-HTTP_METHODS = (
-    *("_start_asgi_task", "connection_lost", "eof_received", "handle_websocket_upgrade"),
-    *("on_message_begin", "on_response_complete", "pause_writing", "resume_writing"),
-    *("shutdown", "timeout_keep_alive_handler"),
-)
-METHODS = {
-    "__init__": ("config", "server_state", "app_state", "_loop"),
-    "connection_made": ("transport",),
-    "connection_lost": ("exc",),
-    "eof_received": (),
-    "pause_writing": (),
-    "resume_writing": (),
-    "data_received": ("data",),
-    "shutdown": (),
-    "send_keepalive_ping": (),
-    "keepalive_timeout": (),
-    "send": ("message",),
-    "receive": (),
-    "on_task_complete": ("task",),
-    "handle_connect": ("event",),
-    "handle_cont": ("event",),
-    "send_receive_event_to_app": (),
-    "handle_ping": (),
-    "handle_pong": ("event",),
-    "handle_close": ("event",),
-    "handle_parser_exception": (),
-}
-"""Methods of uvicorn's protocol that are replaced or called here, with their parameters."""
-ATTRIBUTES = (
-    *("close_sent", "close_timer", "config", "conn", "connections", "disconnected", "frames"),
-    *(
-        "handshake_complete",
-        "handshake_initiated",
-        "initial_response",
-        "loop",
-        "queue",
-        "read_paused",
-        "tasks",
-    ),
-    *("transport", "writable"),
-)
-"""What it keeps of a connection and is used here."""
-CONNECTION = ("close_sent", "events", "handshake_exc", "parser", "reader", "state", "writes")
-CONNECTION_METHODS = (
-    *("data_to_send", "events_received", "fail", "parse", "receive_data", "send_close"),
-)
-"""The same of the protocol of websockets."""
-
-
-def unmet() -> list[str]:
-    """What uvicorn or websockets do not have any more of what this stands on; empty if all fits."""
-    found = list(_changed_methods())
-    config = SimpleNamespace(
-        **{"loaded": True, "loaded_app": None, "root_path": "", "asgi_version": "3.0"},
-        **{"ws_per_message_deflate": False, "ws_max_size": 1, "should_reload": False},
-        **{"ws_ping_interval": None, "ws_ping_timeout": None},
-    )
-    try:
-        loop = cast(asyncio.AbstractEventLoop, SimpleNamespace())
-        made = WebSocketsSansIOProtocol(cast(Any, config), ServerState(), {}, _loop=loop)
-        conn = made.conn
-    except (AttributeError, TypeError) as error:
-        return [*found, f"uvicorn's WebSocketsSansIOProtocol cannot be made: {error}"]
-    found += [
-        f"uvicorn's WebSocketsSansIOProtocol has no {name}"
-        for name in ATTRIBUTES
-        if name not in vars(made)
-    ]
-    if not isinstance(cast(Any, conn), ServerProtocol):
-        return [*found, "uvicorn's WebSocketsSansIOProtocol.conn is no websockets ServerProtocol"]
-    return found + [
-        f"websockets' ServerProtocol has no {name}"
-        for name in (*CONNECTION, *CONNECTION_METHODS)
-        if not hasattr(conn, name)
-    ]
-
-
-def _changed_methods() -> Iterator[str]:
-    for name in HTTP_METHODS:
-        if not hasattr(HttpToolsProtocol, name):
-            yield f"uvicorn's HttpToolsProtocol has no {name}"
-    for name, parameters in METHODS.items():
-        method = getattr(WebSocketsSansIOProtocol, name, None)
-        if method is None:
-            yield f"uvicorn's WebSocketsSansIOProtocol has no {name}"
-        elif tuple(inspect.signature(method).parameters)[1:] != parameters:
-            yield f"uvicorn's WebSocketsSansIOProtocol.{name} does not take {parameters}"

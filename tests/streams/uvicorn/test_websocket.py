@@ -1,176 +1,19 @@
-"""The protocol that `ferrule serve` gives to uvicorn: what uvicorn does, and what it does not."""
+"""The protocol of WebSockets that `ferrule serve` gives to uvicorn: what uvicorn does, and not."""
 
 import asyncio
 import gc
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.protocol import Protocol
 
-from ferrule.streams import uvicorn as ours
 from ferrule.streams.audience import Audience
-from ferrule.streams.uvicorn import FrameProtocol, unmet
-from ferrule.streams.wire import EXTENSION, FrameWire, Message
+from ferrule.streams.uvicorn import websocket as ours
+from ferrule.streams.wire import Message
 from tests.streams.peer import CLOSE, CONT, PING, PONG, TEXT, Peer, frame, served, soon
-
-ABORT = 0.3
-LARGE, SMALL = Message(b"x" * 100_000), Message(b"x" * 5_000)
-REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "ABORT", ABORT)
-    monkeypatch.setattr(ours, "STALLED", 2 * ABORT)
-
-
-@pytest.fixture(autouse=True)
-def _unharmed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a client does: no stack in the log, neither of uvicorn nor of the loop."""
-    yield
-    # `records` are those of the teardown by now.
-    said = caplog.get_records("call")
-    bad = [record for record in said if record.exc_info or record.levelname == "ERROR"]
-    assert not bad, bad
-
-
-def on_both_loops(scenario: Callable[[], Awaitable[None]]) -> Any:
-    @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-    def test(loop: Any) -> None:
-        with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(scenario())
-
-    return test
-
-
-class Live:
-    """An application that accepts, and keeps what it receives until it is told to read no more."""
-
-    def __init__(self, *, reads: bool = True) -> None:
-        self.wire: FrameWire = None  # type: ignore[assignment]
-        self.reading = asyncio.Event()
-        if reads:
-            self.reading.set()
-        self.received: list[Any] = []
-        self.ended = 0
-        self.lost = 0
-        self.send: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.wire = scope["extensions"][EXTENSION]
-        self.wire.on_lost = self._lost
-        self.send = send
-        assert (await receive())["type"] == "websocket.connect"
-        assert not self.wire.flowing
-        await send({"type": "websocket.accept"})
-        try:
-            while True:
-                await self.reading.wait()
-                message = await receive()
-                self.received.append(message)
-                if message["type"] == "websocket.disconnect":
-                    break
-        finally:
-            self.ended += 1
-
-    def _lost(self) -> None:
-        self.lost += 1
-
-    @property
-    def protocol(self) -> FrameProtocol:
-        owner = self.wire._owner
-        assert isinstance(owner, FrameProtocol)
-        return owner
-
-    @property
-    def texts(self) -> list[str]:
-        return [each["text"] for each in self.received if each["type"] == "websocket.receive"]
-
-    @property
-    def code(self) -> int | None:
-        codes = [m["code"] for m in self.received if m["type"] == "websocket.disconnect"]
-        return codes[0] if codes else None
-
-    async def over(self, server: Any) -> None:
-        """Return when nothing is left of the connection."""
-        await soon(lambda: self.ended and self.lost)
-        await soon(lambda: not server.server_state.connections and not server.server_state.tasks)
-        assert (self.ended, self.lost) == (1, 1)
-        assert not self.wire.flowing
-
-    async def fill(self) -> None:
-        """Write until the transport takes no more."""
-        while self.wire.flowing:
-            self.wire.write(LARGE)
-            await asyncio.sleep(0)
-
-
-class Answering(Live):
-    """The same beside answers of HTTP, which may never end."""
-
-    def __init__(self, *, complete: bool, size: int) -> None:
-        super().__init__()
-        self.complete = complete
-        self.body = bytes(size)
-        self.answering = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
-            return await super().__call__(scope, receive, send)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        more = not self.complete
-        await send({"type": "http.response.body", "body": self.body, "more_body": more})
-        self.answering = True
-        while more:
-            try:
-                async with asyncio.timeout(0.05):
-                    more = (await receive())["type"] != "http.disconnect"
-            except TimeoutError:
-                await send({"type": "http.response.body", "body": b"x", "more_body": True})
-
-
-@asynccontextmanager
-async def asking(server: Any, *, room: int = 4096) -> AsyncIterator[socket.socket]:
-    """A connection that has sent a request of HTTP, and reads nothing."""
-    loop = asyncio.get_running_loop()
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-        client.setblocking(False)
-        await loop.sock_connect(client, ("127.0.0.1", server.port))
-        await loop.sock_sendall(client, REQUEST)
-        yield client
-
-
-def test_what_it_stands_on_is_there() -> None:
-    """If this fails after an upgrade, read what changed in uvicorn or websockets, and follow it.
-
-    Until then `ferrule serve` serves WebSockets by uvicorn's own protocol.
-    """
-    assert unmet() == []
-
-
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(WebSocketsSansIOProtocol, "handle_ping")
-    monkeypatch.setattr(WebSocketsSansIOProtocol, "send", lambda self, message, more: None)
-    monkeypatch.delattr(Protocol, "data_to_send")
-    assert unmet() == [
-        "uvicorn's WebSocketsSansIOProtocol.send does not take ('message',)",
-        "uvicorn's WebSocketsSansIOProtocol has no handle_ping",
-        "websockets' ServerProtocol has no data_to_send",
-    ]
-    monkeypatch.setattr(WebSocketsSansIOProtocol, "__init__", lambda self: None)
-    assert any("cannot be made" in each for each in unmet())
+from tests.streams.uvicorn.applications import ABORT, LARGE, SMALL, Live, on_both_loops
 
 
 @on_both_loops
@@ -300,55 +143,6 @@ async def test_w4_who_says_that_nothing_more_comes_is_gone() -> None:
         await app.over(server)
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-@pytest.mark.parametrize("complete", [True, False], ids=["complete", "under way"])
-def test_w4_who_reads_no_answer_is_aborted(complete: bool, loop: Any) -> None:
-    async def scenario() -> None:
-        app = Answering(complete=complete, size=10_000_000)
-        async with served(app) as server, asking(server) as client:
-            await soon(lambda: app.answering)
-            # It waits behind the other, and keeps the connection from being idle.
-            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
-            await soon(lambda: not server.server_state.connections)
-            await soon(lambda: not server.server_state.tasks)
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(scenario())
-
-
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-@pytest.mark.parametrize("half", [True, False], ids=["half-closed", "open"])
-def test_who_reads_slowly_gets_the_whole_answer(half: bool, loop: Any) -> None:
-    async def scenario() -> None:
-        app = Answering(complete=True, size=3_000_000)
-        running = asyncio.get_running_loop()
-        async with served(app) as server, asking(server, room=100_000) as client:
-            await soon(lambda: app.answering)
-            if half:
-                client.shutdown(socket.SHUT_WR)
-            began, got = running.time(), 0
-            while got < len(app.body):
-                part = await running.sock_recv(client, 100_000)
-                assert part, f"it ended after {got} bytes"
-                got += len(part)
-                await asyncio.sleep(0.05)
-            assert running.time() - began > 3 * ABORT
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(scenario())
-
-
-@on_both_loops
-async def test_a_request_learns_that_the_peer_left_though_another_waits_behind_it() -> None:
-    app = Answering(complete=False, size=0)
-    async with served(app) as server:
-        async with asking(server) as client:
-            await soon(lambda: app.answering)
-            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
-            await asyncio.sleep(0.05)
-        await soon(lambda: not server.server_state.tasks)
-
-
 @on_both_loops
 async def test_a_server_that_stops_refuses_a_handshake_that_is_under_way() -> None:
     class Slow(Live):
@@ -367,33 +161,6 @@ async def test_a_server_that_stops_refuses_a_handshake_that_is_under_way() -> No
         assert (peer.status, peer.headers["retry-after"]) == (503, "1")
         await peer.__aexit__(None, None, None)
         await soon(lambda: not server.server_state.tasks)
-
-
-@on_both_loops
-async def test_w4_the_answer_to_who_sends_no_more_and_reads_nothing_ends() -> None:
-    app = Answering(complete=False, size=10_000_000)
-    async with served(app) as server, asking(server) as client:
-        await soon(lambda: app.answering)
-        client.shutdown(socket.SHUT_WR)
-        await soon(lambda: not server.server_state.connections)
-        await soon(lambda: not server.server_state.tasks)
-
-
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-@pytest.mark.parametrize("complete", [True, False], ids=["unread", "under way"])
-def test_w4_no_handshake_before_the_last_answer_is_taken(complete: bool, loop: Any) -> None:
-    async def scenario() -> None:
-        app = Answering(complete=complete, size=10_000_000 if complete else 0)
-        async with served(app) as server:
-            async with asking(server) as client:
-                await soon(lambda: app.answering)
-                await asyncio.get_running_loop().sock_sendall(client, HANDSHAKE)
-                await soon(lambda: not server.server_state.connections)
-            await soon(lambda: not server.server_state.tasks)
-        assert app.wire is None
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(scenario())
 
 
 @on_both_loops
