@@ -110,5 +110,14 @@ class Unavailable(Error):
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
+class Draining(Unavailable):
+    """The server is about to stop, and takes no new live connections."""
+
+    code = "draining"
+
+    def __init__(self) -> None:
+        super().__init__("The server is about to stop. Connect again.")
+
+
 class ConfigurationError(Exception):
     """The application cannot start as it is configured or composed. The text says what to do."""

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ferrule.actor import ANONYMOUS, Actor, Door
+from ferrule.errors import Draining
 from ferrule.http.envelope import Mode
 from ferrule.http.index import RAISED, RouteIndex
-from ferrule.http.problems import problem, unexpected
+from ferrule.http.problems import of_error, problem, unexpected
 from ferrule.http.routes import RouteNames
 from ferrule.http.sockets import Origins, Socket
 from ferrule.kit import Kit
@@ -166,9 +167,9 @@ class Edge:
             )
 
     def _refuse_handshake(self, scope: Scope, request_id: str) -> Response | None:
-        refusal = self._refuse(scope)
-        if refusal is not None:
-            detail, code = refusal
+        refused = self._refuse(scope)
+        if refused is not None:
+            detail, code = refused
             return problem(400, request_id=request_id, detail=detail, code=code)
         if not self.origins.allow(scope):
             detail = (
@@ -176,10 +177,7 @@ class Edge:
             )
             return problem(403, request_id=request_id, detail=detail, code="bad_origin")
         if Health in self.kit and self.kit[Health].draining:
-            detail, headers = "The server is about to stop.", {"Retry-After": "1"}
-            return problem(
-                503, request_id=request_id, detail=detail, code="draining", headers=headers
-            )
+            return of_error(Draining(), request_id=request_id)
         return None
 
     def _refuse(self, scope: Scope) -> tuple[str, str] | None:

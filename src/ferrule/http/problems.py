@@ -95,6 +95,19 @@ def problem(
     return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
+def of_error(error: Error, *, request_id: str) -> Response:
+    """The response that says an error."""
+    return problem(
+        error.status,
+        request_id=request_id,
+        code=error.code,
+        title=error.title,
+        detail=error.detail,
+        errors=error.errors,
+        headers=error.headers,
+    )
+
+
 def install(app: FastAPI) -> None:
     """Let the application answer every exception by this module, of WebSockets too."""
     app.add_exception_handler(HTTPException, cast(Any, _http))
@@ -111,15 +124,7 @@ async def unexpected(connection: HTTPConnection, error: Exception) -> Response:
 
 async def _http(request: Request, error: HTTPException) -> Response:
     if isinstance(error, Error):
-        return problem(
-            error.status,
-            request_id=_request_id(request),
-            code=error.code,
-            title=error.title,
-            detail=error.detail,
-            errors=error.errors,
-            headers=error.headers,
-        )
+        return of_error(error, request_id=_request_id(request))
     if error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
     # Details of the framework's own 404 and 405 only repeat the title.

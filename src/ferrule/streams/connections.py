@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 
 from ferrule.actor import Actor, Door
 from ferrule.db.database import Database
-from ferrule.errors import Error, TooManyRequests, Unauthenticated, Unavailable
+from ferrule.errors import Draining, Error, TooManyRequests, Unauthenticated
 from ferrule.http.sockets import FAILED, POLICY
 from ferrule.kit import Kit
 from ferrule.streams.allowance import Allowance
@@ -148,7 +148,7 @@ class ConnectionManager:
     def register(self, peer: Peer) -> None:
         """Count somebody in; `TooManyRequests` if there are too many of the same."""
         if self.draining:
-            raise Unavailable("The server is about to stop. Connect again.")
+            raise Draining
         user, address = peer.actor.id, peer.address
         if user is not None and len(self._users.get(user, ())) >= self._settings.per_user:
             raise TooManyRequests(

@@ -16,6 +16,7 @@ from tests.streams.peer import soon
 ABORT = 0.3
 LARGE, SMALL = Message(b"x" * 100_000), Message(b"x" * 5_000)
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST_REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -118,12 +119,14 @@ class Answering(Live):
 
 
 @asynccontextmanager
-async def asking(server: Any, *, room: int = 4096) -> AsyncIterator[socket.socket]:
-    """A connection that has sent a request of HTTP, and reads nothing."""
+async def asking(
+    server: Any, *, room: int = 4096, last: bool = False
+) -> AsyncIterator[socket.socket]:
+    """A connection that has sent a request of HTTP, the `last` one or not, and reads nothing."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", server.port))
-        await loop.sock_sendall(client, REQUEST)
+        await loop.sock_sendall(client, LAST_REQUEST if last else REQUEST)
         yield client

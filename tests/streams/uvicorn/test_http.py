@@ -97,3 +97,16 @@ def test_w4_no_handshake_before_the_last_answer_is_taken(complete: bool, loop: A
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(scenario())
+
+
+@on_both_loops
+async def test_who_pauses_after_the_answer_was_written_gets_all_of_it() -> None:
+    app = Answering(complete=True, size=10_000_000)
+    running = asyncio.get_running_loop()
+    async with served(app) as server, asking(server, last=True) as client:
+        await soon(lambda: app.answering)
+        await asyncio.sleep(1.5 * ABORT)
+        got = 0
+        while part := await running.sock_recv(client, 1_000_000):
+            got += len(part)
+        assert got > len(app.body)

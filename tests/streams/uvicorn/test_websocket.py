@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from typing import Any, cast
 
 import pytest
@@ -159,6 +160,8 @@ async def test_a_server_that_stops_refuses_a_handshake_that_is_under_way() -> No
             cast(Any, connection).shutdown()
         peer = await opening
         assert (peer.status, peer.headers["retry-after"]) == (503, "1")
+        assert peer.headers["content-type"] == "application/problem+json"
+        assert json.loads(peer.body)["code"] == "draining"
         await peer.__aexit__(None, None, None)
         await soon(lambda: not server.server_state.tasks)
 

@@ -11,8 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from ferrule.streams.wire import ABORT, TRANSPORT, untaken
 
 STALLED = 60.0
-"""Seconds after which a peer that takes nothing is aborted, while it is not closed: as nginx has it
-(`send_timeout`). Players and downloads pause for some time."""
+"""Seconds after which a peer that takes nothing is aborted: as nginx has it (`send_timeout`).
+Players and downloads pause for some time."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -20,12 +20,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     What ends a connection reaches the request that is under way on it, also if another one waits
     behind that. A peer that takes nothing of what is written is aborted: a transport that is to be
-    closed waits for it for ever, and so does a request.
+    closed waits for it for ever, and so does a request. Whoever says that they are done, or is in
+    the way of the stop of the server, gets less time.
     """
 
     _running: RequestResponseCycle | None = None
     _looking: asyncio.TimerHandle | None = None
     _resumed = 0
+    _hurries = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -65,20 +67,21 @@ class HttpProtocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         # The transport closes once the peer has taken everything.
         super().eof_received()
-        self._look_after(ABORT)
+        self._hurries = True
+        self._look_after()
 
     def shutdown(self) -> None:
         super().shutdown()
+        self._hurries = True
         self._look_after()
 
-    def _look_after(self, seconds: float = 0) -> None:
+    def _look_after(self) -> None:
         """Look in some seconds whether the peer has taken anything of what waits for it."""
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
         if self.transport.get_write_buffer_size():
-            seconds = seconds or (ABORT if self.transport.is_closing() else STALLED)
-            before = untaken(self.transport)
+            seconds, before = ABORT if self._hurries else STALLED, untaken(self.transport)
             self._looking = self.loop.call_later(seconds, self._look, before, self._resumed)
 
     def _look(self, before: int, resumed: int) -> None:

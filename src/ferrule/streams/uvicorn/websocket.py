@@ -11,11 +11,13 @@ from typing import Any, cast
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
+from ferrule.errors import Draining
+from ferrule.http.problems import of_error
 from ferrule.streams.wire import ABORT, EXTENSION, FrameWire
 
 SLICE = 4096
@@ -131,10 +133,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.transport.is_closing() or (drains and self._is_open()):
             return
         if self.handshake_initiated and not self.handshake_complete and not self.initial_response:
-            # As the edge answers who comes a moment later.
-            response = self.conn.reject(503, "The server is about to stop.\n")
-            response.headers["Retry-After"] = "1"
-            self.conn.send_response(response)
+            self.conn.send_response(self._draining())
             self._refuse()
         else:
             super().shutdown()
@@ -306,6 +305,17 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.loop.call_soon(self._next_slice)
         elif not self.read_paused:
             self.transport.resume_reading()
+
+    def _draining(self) -> Response:
+        """As the edge answers who comes a moment later."""
+        request_id = cast(Any, self.scope).get("ferrule.request_id", "")
+        answer = of_error(Draining(), request_id=request_id)
+        response = self.conn.reject(answer.status_code, "")
+        response.body = bytes(answer.body)
+        for name, value in answer.headers.items():
+            response.headers.pop(name, None)
+            response.headers[name] = value
+        return response
 
     def _refuse_request(self) -> None:
         """Send what the parser answers to a request that it does not take, as of a long header.
