@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog.testing
 from sqlalchemy import update
+from sqlalchemy.exc import InvalidRequestError
 
 from ferrule import Ferrule, Unavailable
 from ferrule.db import Database
+from ferrule.db.failures import OutcomeUnknown
 from ferrule.streams import connections
 from ferrule.streams.connections import TOGETHER, ConnectionManager
 from ferrule.streams.log import STREAMS
@@ -738,5 +741,26 @@ async def test_an_author_who_fails_harms_nobody_else(actors: Actors, boards: Boa
         await socket.send({"id": 1, "t": "sub", "ch": board})
         error = await until(socket, "err")
         assert (error["code"], error["retry"]) == ("unavailable", True)
+
+        def unknown() -> None:
+            raise OutcomeUnknown
+
+        # A client that tried again could do it twice.
+        boards.before_authorize = unknown
+        await socket.send({"id": 1, "t": "sub", "ch": board})
+        error = await until(socket, "err")
+        assert (error["code"], error["retry"]) == ("outcome_unknown", False)
+
+        def defect() -> None:
+            raise InvalidRequestError
+
+        with structlog.testing.capture_logs() as lines:
+            boards.before_authorize = defect
+            await socket.send({"id": 1, "t": "sub", "ch": board})
+            error = await until(socket, "err")
+        assert (error["code"], error["retry"]) == ("internal_error", False)
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+            "a message failed"
+        ]
         boards.before_authorize = None
         await subscribe(socket, board)

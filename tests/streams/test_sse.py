@@ -21,7 +21,7 @@ from ferrule import Ferrule
 from ferrule.db import Database
 from ferrule.streams import ConnectionManager, connections, sse
 from ferrule.streams.connections import Counts
-from ferrule.streams.hub import Hub
+from ferrule.streams.hub import READING, Hub
 from ferrule.streams.log import STREAMS
 from ferrule.streams.sse import prefers_events
 from ferrule.streams.wire import TRANSPORT
@@ -236,6 +236,18 @@ async def test_pages(app: Ferrule, actors: Actors, boards: Boards) -> None:
     ):
         page = (await ann.get(f"{url}?since={since}&limit=1")).json()
         assert (page["items"][0]["offset"], page["reset"]) == (111, reset), since
+
+
+@on_sqlite
+async def test_a_page_does_not_wait_for_those_who_catch_up(
+    app: Ferrule, actors: Actors, boards: Boards
+) -> None:
+    ann = await actors("ann")
+    for _ in range(READING):
+        await app.kit[Hub]._reading.acquire()
+    async with asyncio.timeout(2):
+        answer = await ann.get(f"/api/v1/streams/{boards.new(ann)}")
+    assert answer.status_code == 200
 
 
 @on_sqlite

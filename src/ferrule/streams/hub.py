@@ -89,10 +89,15 @@ class Hub:
         self._watched[stream] = None
 
     async def read(self, stream: str, after: int, limit: int) -> Page:
-        """A page of a stream's log."""
+        """A page of a stream's log, for readers, who ask again if it does not come."""
         # What must be known within a second does not wait behind those who catch up.
         turn = nullcontext() if stream in self._watched else self._reading
-        async with turn, asyncio.timeout(DEADLINE), self._database.read() as session:
+        async with turn, asyncio.timeout(DEADLINE):
+            return await self.page(stream, after, limit)
+
+    async def page(self, stream: str, after: int, limit: int) -> Page:
+        """The same for a request, which waits and fails as every other one that reads."""
+        async with self._database.read() as session:
             return await read_page(session, stream, after, limit)
 
     def committed(self, appended: Sequence[Appended]) -> None:

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, TypeGuard
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import HTTPConnection
 
 from ferrule.actor import ANONYMOUS, identify
 from ferrule.db.database import Database
+from ferrule.db.failures import OutcomeUnknown
 from ferrule.db.types import to_json
 from ferrule.errors import (
     Conflict,
@@ -39,7 +39,7 @@ MAX_SIGNAL = 4096
 """Bytes of a signal's data."""
 OVERTAKEN = "Another message about this channel came before this one was done."
 RETRY = frozenset({429, 503})
-"""Statuses after which the same message may succeed later."""
+"""Statuses after which the same message may succeed later, unless it may have done so already."""
 
 log = structlog.get_logger("ferrule.streams")
 
@@ -350,9 +350,8 @@ def _told(error: Exception) -> tuple[str, str, bool]:
     """What the client is told of an error: its code, its detail, whether to try again."""
     if isinstance(error, Error):
         first = error.errors[0]["detail"] if error.errors else error.detail
-        return error.code, first, error.status in RETRY
+        retry = error.status in RETRY and not isinstance(error, OutcomeUnknown)
+        return error.code, first, retry
     if isinstance(error, ValidationError):
         return "validation_error", "The data has invalid fields.", False
-    if isinstance(error, SQLAlchemyError | OSError):
-        return "unavailable", "Try again shortly.", True
     return "internal_error", "Internal Server Error", False

@@ -285,12 +285,12 @@ class Waiting(Peer):
         self._come.set()
 
     async def _read(self, since: Position | None, limit: int) -> tuple[Page, bool]:
-        page = await self._hub.read(self._stream, since.offset if since else 0, limit)
+        page = await self._hub.page(self._stream, since.offset if since else 0, limit)
         if since is None:
             return page, False
         anew = since.epoch is not None and since.epoch != page.epoch
         if anew or since.offset < page.floor:
-            return await self._hub.read(self._stream, page.floor, limit), True
+            return await self._hub.page(self._stream, page.floor, limit), True
         return page, since.offset > page.top
 
     def deliver(self, event: Event, epoch: str) -> bool:

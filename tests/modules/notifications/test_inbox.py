@@ -14,6 +14,7 @@ from ferrule.jobs.models import Job
 from ferrule.modules.auth import User
 from ferrule.modules.notifications import Notification, Notify, deliver, notify
 from ferrule.modules.notifications.models import NotificationPreferences
+from ferrule.modules.notifications.service import mark_all_read
 from ferrule.streams.models import Stream
 from ferrule.testing import Actors
 from tests.modules.notifications.conftest import INBOX, JOBS, NOTIFY, Send
@@ -162,6 +163,7 @@ async def test_what_is_rolled_back_leaves_neither_notification_nor_job(
         ("title", None),
         ("body", "a" * 10_001),
         ("body", "\x00"),
+        ("body", "\x1b[31m"),
         ("body", None),
         ("email", "true"),
         ("email", None),
@@ -185,7 +187,7 @@ async def test_the_largest_and_the_oddest_come_as_they_were_sent(
     ann = await actors("ann")
     for title, body in (
         ("\U0001f426" * 200, "\U0001f426" * 10_000),
-        ("{{ title }} {% raw %}", "\x01\r\n.\r\n\u202e'; DROP TABLE users --"),
+        ("{{ title }} {% raw %}", "\t\r\n.\r\n\u202e'; DROP TABLE users --"),
     ):
         told = await send(ann, ann, title=title, body=body)
         got = (await ann.get(f"{INBOX}/{told['notification_id']}")).json()
@@ -280,6 +282,22 @@ async def test_all_are_read_at_once_however_many_ask(actors: Actors, send: Send)
     page = (await ann.get(INBOX)).json()
     assert [each["revision"] for each in page["items"]] == [2] * 20
     assert (await unread(ann), await unread(bob)) == (0, 1)
+
+
+async def test_what_comes_after_all_were_read_is_told_after_it(
+    app: Ferrule, actors: Actors, send: Send
+) -> None:
+    root, ann = await actors("root", admin=True), await actors("ann")
+    await send(root, ann)
+    async with app.kit[Database].write() as session:
+        left = await mark_all_read(session, Actor(id=UUID(ann.user["id"])))
+        assert left.unread == 0
+        sending = asyncio.create_task(send(root, ann))
+        await asyncio.sleep(0.3)
+    await sending
+    assert await unread(ann) == 1
+    events = (await ann.get("/api/v1/streams/notifications")).json()["items"]
+    assert [event["type"] for event in events] == ["created", "read", "created"]
 
 
 async def test_preferences_are_the_defaults_until_somebody_says_so(actors: Actors) -> None:

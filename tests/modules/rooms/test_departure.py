@@ -118,6 +118,22 @@ async def test_what_was_told_of_them_is_redacted(
     assert await told(f"memberships/{bob.user['id']}") == []
 
 
+async def test_the_other_one_of_a_direct_room_is_not_told_of_any_more(
+    actors: Actors, delete: Delete, told: Told, worker: Worker
+) -> None:
+    ann, bob, cid = await actors("ann"), await actors("bob"), await actors("cid")
+    for other in (bob, cid):
+        await ann.post(f"{ROOMS}/direct", json={"user_id": other.user["id"]})
+    await delete(bob)
+    await worker.drain()
+    mine = [event["data"] for event in await told(f"memberships/{ann.user['id']}")]
+    assert mine[0] == {"id": bob.user["id"], "redacted": True}
+    assert mine[1]["peer_name"] == cid.user["name"]
+    # Nobody is left who would have to be redacted.
+    await delete(ann)
+    await worker.drain()
+
+
 async def test_a_direct_room_stays_to_the_other_one(
     actors: Actors, delete: Delete, say: Say
 ) -> None:

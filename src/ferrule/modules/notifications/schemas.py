@@ -14,6 +14,9 @@ _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 # One line with something to see: it becomes the subject of a mail.
 _LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 
+# Without what is six bytes in JSON: an event has room for the longest.
+_TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+
 Title = Annotated[
     str, Field(min_length=1, max_length=200, pattern=_LINE, examples=["Your export is ready"])
 ]
@@ -21,7 +24,7 @@ Title = Annotated[
 
 class NotificationFields(Schema):
     title: Title
-    body: str = Field(max_length=10_000, examples=["It can be fetched for a week."])
+    body: str = Field(max_length=10_000, pattern=_TEXT, examples=["It can be fetched for a week."])
 
 
 class Notify(NotificationFields):

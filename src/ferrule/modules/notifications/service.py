@@ -106,6 +106,8 @@ async def mark_read(session: WriteSession, actor: Actor, id: UUID) -> Notificati
 
 async def mark_all_read(session: WriteSession, actor: Actor) -> Unread:
     """How many are left: those that came meanwhile."""
+    # Whoever is about to notify them waits, so that what they tell is told after this.
+    await _lock_user(session, actor.user_id, exclusive=True)
     if await _mark(session, actor):
         session.emit(inbox_of(actor.user_id), "read", {"id": None}, by=actor)
     return await count_unread(session, actor)
@@ -150,9 +152,10 @@ async def _mark(session: WriteSession, actor: Actor, *which: ColumnElement[bool]
 
 
 async def _lock_user(session: WriteSession, id: UUID, *, exclusive: bool) -> None:
-    """Keep the user from being deleted meanwhile, and from others who lock it exclusively."""
+    """Keep the user from being deleted meanwhile; exclusively from all others who lock it, too."""
     user = select(User.id).where(User.id == id)
-    if await session.scalar(user.with_for_update(read=not exclusive, key_share=True)) is None:
+    locked = user.with_for_update(read=not exclusive, key_share=not exclusive)
+    if await session.scalar(locked) is None:
         raise NotFound("There is no such user.")
 
 

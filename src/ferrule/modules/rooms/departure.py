@@ -12,7 +12,7 @@ from ferrule.modules.auth import User
 from ferrule.modules.rooms.members import erase, others, take_out
 from ferrule.modules.rooms.models import Room, RoomMember, RoomMessage
 from ferrule.modules.rooms.schemas import MessagesDeleted, Redaction
-from ferrule.streams import redact_user
+from ferrule.streams import redact, redact_user
 
 IDS = ("member.left", "messages.deleted")
 """Events that have nothing but ids."""
@@ -30,6 +30,7 @@ async def leave_all(session: WriteSession, actor: Actor, user_id: UUID) -> None:
     # In the order of their ids, as all who lock several.
     rooms = select(Room).where(Room.id.in_(mine)).order_by(Room.id).with_for_update()
     joined = (await session.execute(rooms)).scalars().all()
+    peers = {room.id: _peer(room, user_id) for room in joined if room.kind == "direct"}
     for room in joined:
         await _leave(session, actor, room, user_id)
     theirs = RoomMessage.author_id == user_id
@@ -52,7 +53,9 @@ async def leave_all(session: WriteSession, actor: Actor, user_id: UUID) -> None:
     told_of = sorted({*room_ids, *(room.id for room in joined)})
     for first in range(0, len(told_of), AT_ONCE):
         some = told_of[first : first + AT_ONCE]
-        await session.enqueue(redact_rooms, Redaction(user_id=user_id, room_ids=some))
+        with_whom = [peer for id in some if (peer := peers.get(id)) is not None]
+        redaction = Redaction(user_id=user_id, room_ids=some, peer_ids=with_whom)
+        await session.enqueue(redact_rooms, redaction)
     await _check_gone(session, user_id)
 
 
@@ -81,12 +84,20 @@ async def _leave(session: WriteSession, actor: Actor, room: Room, user_id: UUID)
         await erase(session, room)
 
 
+def _peer(room: Room, user_id: UUID) -> UUID | None:
+    """The other one of a direct room, if they are still there."""
+    return room.high_id if room.low_id == user_id else room.low_id
+
+
 @job()
 async def redact_rooms(run: Run, data: Redaction) -> None:
-    """Take what streams of rooms tell of a user out of them.
+    """Take what streams of rooms, and of those who had a direct room, tell of a user out of them.
 
-    Room by room, because an append to a stream waits as long as it is looked through.
+    One by one, because an append to a stream waits as long as it is looked through.
     """
     for id in data.room_ids:
         async with run.write() as session:
             await redact_user(session, f"rooms/{id}", data.user_id, keep=IDS)
+    for id in data.peer_ids:
+        async with run.write() as session:
+            await redact(session, f"memberships/{id}", data.user_id)

@@ -165,7 +165,8 @@ async def admit(
     seen = await view(session, user.id, room.id)
     told = MemberResponse.model_validate(member)
     session.emit(f"rooms/{room.id}", "member.joined", told, by=actor)
-    session.emit(f"memberships/{user.id}", "joined", seen, by=actor)
+    # Of a direct room it names the other one, whose name must go when they do.
+    session.emit(f"memberships/{user.id}", "joined", seen, by=actor, about=seen.peer_id)
     return seen
 
 

@@ -137,10 +137,11 @@ class MessagesDeleted(Schema):
 
 
 class Redaction(Schema):
-    """Of whom nothing is to be read any more in the streams of rooms."""
+    """Of whom nothing is to be read any more in the streams of rooms, and in those of others."""
 
     user_id: UUID
     room_ids: list[UUID]
+    peer_ids: list[UUID] = Field(default=[], description="Who had a direct room with them.")
 
 
 class MessageFields(Schema):
