@@ -25,15 +25,22 @@ STATE = "document.querySelector('output').value"
 LIVE = ROOT / "docs" / "reference" / "live.md"
 LISTEN = f"""
 window.heard = [];
+window.tickets = 0;
+window.ended = null;
+window.hear = (said) => {{
+  if (said.t === "ev") heard.push(said.data.text);
+  if (said.t === "gone") ended = said.code;
+}};
 window.post = async (path, options) =>
   (await fetch("/api/v1/" + path, {{ method: "POST", ...options }})).json();
 window.ticket = async () => {{
   const who = {{ username: "ann@example.com", password: "{PASSWORD}" }};
   const login = await post("auth/login", {{ body: new URLSearchParams(who) }});
   const headers = {{ Authorization: "Bearer " + login.access_token }};
+  tickets += 1;
   return (await post("ws/ticket", {{ headers }})).ticket;
 }};
-listen("notes", {{ ticket, take: (said) => said.t === "ev" && heard.push(said.data.text) }});
+listen("notes", {{ ticket, take: hear }});
 """
 WATCH = """
 window.states = [];
@@ -145,6 +152,11 @@ async def test_an_event_source_misses_nothing(
         await page.until("heard.join() === 'one,two,three'")
         async with AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
             assert "\nlive_connections 1.0" in (await client.get("/metrics")).text
+        tickets = await page.run("tickets")
+        await _disable(server, ann)
+        await page.until("ended === 4502")
+        await asyncio.sleep(2.5)
+        assert await page.run("tickets") == tickets
 
 
 async def test_a_login_is_renewed_and_its_end_is_final(
@@ -156,14 +168,18 @@ async def test_a_login_is_renewed_and_its_end_is_final(
         await page.until("states.join() === 'connecting,live'")
         await _write(ann, "after")
         await page.until(f"{SHOWN} === 'after'")
-        link = re.search(r"/setup#token=(\S+)", server.output())
-        assert link is not None, server.output()
-        root = {"token": link[1], "email": "root@example.com", "password": PASSWORD}
-        assert (await ann.post("/auth/setup", json=root)).is_success
-        headers = await _token(ann, "root@example.com")
-        found = await ann.get("/users?search=ann", headers=headers)
-        address = f"/users/{found.json()['items'][0]['id']}"
-        await ann.patch(address, json={"disabled": True}, headers=headers)
+        await _disable(server, ann)
         await page.until(f"{STATE} === 'ended: 4502'")
         await asyncio.sleep(1)
         assert await page.run(STATE) == "ended: 4502"
+
+
+async def _disable(server: Server, ann: AsyncClient) -> None:
+    link = re.search(r"/setup#token=(\S+)", server.output())
+    assert link is not None, server.output()
+    root = {"token": link[1], "email": "root@example.com", "password": PASSWORD}
+    assert (await ann.post("/auth/setup", json=root)).is_success
+    headers = await _token(ann, "root@example.com")
+    found = await ann.get("/users?search=ann", headers=headers)
+    address = f"/users/{found.json()['items'][0]['id']}"
+    assert (await ann.patch(address, json={"disabled": True}, headers=headers)).is_success

@@ -285,6 +285,18 @@ async def test_another_process_that_migrates_is_waited_for_with_a_deadline(
     assert await waiting.upgrade() == ("users_0001", "shop_0001")
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_a_migration_may_think_for_long(opened: Database) -> None:
+    """Between two statements too, unlike a request."""
+    from ferrule.db.engines import migration_engine
+
+    engine = migration_engine(opened.url, SETTINGS)
+    async with engine.connect() as connection:
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            assert await connection.scalar(text(f"SHOW {name}")) == "0"
+    await engine.dispose()
+
+
 PROCESS = """
 import asyncio, sys
 from pathlib import Path

@@ -138,7 +138,11 @@ def open_postgresql(url: URL, settings: DatabaseSettings) -> tuple[AsyncEngine, 
         pool_timeout=settings.wait,
         pool_use_lifo=True,
         skip_autocommit_rollback=True,
-        connect_args=_connecting(settings, statement_timeout=settings.statement_timeout),
+        connect_args=_connecting(
+            settings,
+            statement_timeout=settings.statement_timeout,
+            idle_timeout=settings.idle_timeout,
+        ),
     )
     event.listen(write.sync_engine, "connect", _read_json_at_once)
     event.listen(write.sync_engine, "handle_error", _failed)
@@ -148,16 +152,22 @@ def open_postgresql(url: URL, settings: DatabaseSettings) -> tuple[AsyncEngine, 
 
 
 def postgresql_migration_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
-    """An engine for migrations: a statement runs as long as it takes, a lock is waited for less."""
+    """An engine for migrations, which take as long as they take; a lock is waited for less."""
     return create_async_engine(
         url,
         poolclass=NullPool,
-        connect_args=_connecting(settings, statement_timeout=0, lock_timeout=settings.lock_timeout),
+        connect_args=_connecting(
+            settings, statement_timeout=0, idle_timeout=0, lock_timeout=settings.lock_timeout
+        ),
     )
 
 
 def _connecting(
-    settings: DatabaseSettings, *, statement_timeout: float, lock_timeout: float = 0
+    settings: DatabaseSettings,
+    *,
+    statement_timeout: float,
+    idle_timeout: float,
+    lock_timeout: float = 0,
 ) -> dict[str, Any]:
     """How to connect to PostgreSQL; what hinders it is `Unavailable`, logged with its reason."""
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]
@@ -174,7 +184,7 @@ def _connecting(
             "timezone": "UTC",
             "statement_timeout": str(int(statement_timeout * 1000)),
             "lock_timeout": str(int(lock_timeout * 1000)),
-            "idle_in_transaction_session_timeout": str(int(settings.idle_timeout * 1000)),
+            "idle_in_transaction_session_timeout": str(int(idle_timeout * 1000)),
             # Of a host that vanished without a word: its locks are gone after 25 s, not two hours.
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",

@@ -31,7 +31,8 @@ class DatabaseSettings(SettingsGroup):
     pooler: bool = Field(
         default=False,
         description="Whether PgBouncer or another pooler in transaction mode stands before "
-        "PostgreSQL; set its timeouts on the role then, as the statement timeout is not sent.",
+        "PostgreSQL; set its timeouts on the role then: of statements, of transactions that stand "
+        "still, of keepalives; none is sent.",
     )
     migrate_on_start: bool = Field(
         default=False, description="Upgrade PostgreSQL at the start, too (SQLite always is)."

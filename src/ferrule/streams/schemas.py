@@ -38,8 +38,9 @@ class EventPage(Schema):
 class StreamQuery(TextSchema):
     since: Annotated[str, Field(max_length=40)] | None = Field(
         default=None,
-        description="[epoch:]offset, after which to read; 0 for all that is kept; left out: what "
-        "comes from now on, for event streams, and all that is kept, for pages.",
+        description="[epoch:]offset, after which to read; 0 for all that is kept, with a reset if "
+        "that is not all there was; left out: what comes from now on, for event streams, and all "
+        "that is kept, for pages.",
     )
     limit: int = Field(default=50, ge=1, le=100, description="Events of a page.")
     ticket: Annotated[str, Field(max_length=100)] | None = Field(
