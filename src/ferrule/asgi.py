@@ -7,11 +7,13 @@ validators of models before they are used.
 
 import gc
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
 from pydantic import BaseModel
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 
 SPARED = ("rich", "pydantic.v1", "email_validator")
 """What structlog imports for tracebacks in color, FastAPI to refuse the models of old and to check
@@ -28,6 +30,11 @@ def _light() -> Generator[None]:
     for name in spared:
         sys.modules[name] = cast(Any, None)
     BaseModel.model_config["defer_build"] = True
+    # FastAPI's own bodies, which give cause for it when they are built, ignore it where they build
+    # them at once.
+    warnings.filterwarnings(
+        "ignore", "The 'alias' attribute", category=UnsupportedFieldAttributeWarning
+    )
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ async def test_fifty_clients_write_at_once(server: Server, url: str, seconds: fl
     async with writing(ledger, server.port, token, clients=50):
         await asyncio.sleep(seconds)
     assert set(ledger.answers) == {201}, ledger.unexpected[:3]
-    assert "locked" not in server.output()
+    assert "is locked" not in server.output()
     await audit(url, ledger)
     print(f"\n{ledger.rate:.0f} writes/s, slowest {ledger.slowest:.2f} s, {dict(ledger.answers)}")
 

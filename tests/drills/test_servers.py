@@ -76,5 +76,6 @@ async def _drive(server: Server, url: str, *, seconds: float) -> None:
         assert (await client.request("GET", f"/items/{id}")).json()["id"] == str(id)
     assert await asyncio.to_thread(server.stop) in ENDS, server.output()
     assert "Traceback" not in server.output()
+    assert "Warning" not in server.output()
     await audit(url, ledger)
     print(f"\nup after {started:.2f} s, {ledger.rate:.0f} writes/s")

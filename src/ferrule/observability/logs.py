@@ -46,6 +46,8 @@ QUIETED = {
     **dict.fromkeys(("aiosqlite", "asyncio", "hpack", "httpcore", "multipart"), logging.INFO),
     **dict.fromkeys(("python_multipart", "uvicorn.error", "websockets"), logging.INFO),
     "httpx": logging.WARNING,
+    # What alembic is made of, at each upgrade.
+    "alembic.runtime.plugins": logging.WARNING,
 }
 RESET = ("uvicorn", "_granian", "gunicorn.error", "hypercorn.error")
 """Loggers to which servers give a level of their own."""
