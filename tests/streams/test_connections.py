@@ -709,7 +709,7 @@ async def _say(
             acknowledged.append(text)
             return
         assert answer["code"] in ("unavailable", "outcome_unknown")
-        assert answer["retry"] is True
+        assert answer["retry"] is (answer["code"] == "unavailable")
         if not again:
             return
         text += "'"
