@@ -311,7 +311,7 @@ async def test_w3_what_is_told_meanwhile_does_not_buy_time(
         told = asyncio.get_running_loop().time()
         manager.recheck(id)
         assert {await _closed(socket) for socket in sockets} == {4005}
-        assert asyncio.get_running_loop().time() - told < connections.SOON + 0.4
+        assert asyncio.get_running_loop().time() - told < connections.SOON + 0.2
 
 
 @on_sqlite

@@ -55,7 +55,8 @@ ATTRIBUTES = (
 """What it keeps of a connection and is used here."""
 CONNECTION = ("close_sent", "events", "handshake_exc", "parser", "reader", "state", "writes")
 CONNECTION_METHODS = (
-    *("data_to_send", "events_received", "fail", "parse", "receive_data", "send_close"),
+    *("data_to_send", "events_received", "fail", "parse", "receive_data", "reject", "send_close"),
+    "send_response",
 )
 """The same of the protocol of websockets."""
 
